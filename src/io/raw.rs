@@ -1,0 +1,66 @@
+//! The two system calls on raw memory that the standard library has no safe form for.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use crate::memory::{DestSpan, Filled};
+
+/// Fills `dest` from `offset`. Returns `None` if the file ends before it is full.
+pub fn read_exact_at<'a>(
+    file: &File,
+    offset: u64,
+    dest: DestSpan<'a>,
+) -> io::Result<Option<Filled<'a>>> {
+    let mut done = 0;
+    while let Some(rest) = dest
+        .get(done, dest.len() - done)
+        .filter(|rest| rest.len() > 0)
+    {
+        let position = offset
+            .checked_add(done as u64)
+            .and_then(|position| libc::off_t::try_from(position).ok())
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+        // SAFETY: `rest` is valid for writes of its length; the descriptor is open as long as
+        // `file` lives.
+        let n = unsafe {
+            libc::pread(
+                file.as_raw_fd(),
+                rest.as_mut_ptr().cast(),
+                rest.len(),
+                position,
+            )
+        };
+        match usize::try_from(n) {
+            Ok(0) => return Ok(None),
+            Ok(n) => done += n,
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    // SAFETY: the loop ended with `done == dest.len()`: pread has written every byte.
+    Ok(Some(unsafe { dest.assume_filled() }))
+}
+
+/// Reads `len` bytes from `offset`. Returns `None` if the file ends before that.
+///
+/// The caller has compared `len` with the size of the file.
+pub fn read_vec(file: &File, offset: u64, len: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(len)
+        .map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
+    let Some(spare) = bytes.spare_capacity_mut().get_mut(..len) else {
+        return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+    };
+    if read_exact_at(file, offset, DestSpan::from(spare))?.is_none() {
+        return Ok(None);
+    }
+    // SAFETY: `read_exact_at` has filled the first `len` bytes of the spare capacity.
+    unsafe { bytes.set_len(len) };
+    Ok(Some(bytes))
+}

@@ -1,0 +1,14 @@
+//! Raw memory as values that threads can hand around: [`DestSpan`] is filled by a restore,
+//! [`SourceSpan`] is read by a save, [`AlignedBuffer`] is the library's own.
+//!
+//! A caller's memory is never seen as `&[u8]` or `&mut [u8]`: a destination is uninitialised until
+//! it is filled, and a source may be changed by a training step while it is copied. Both are
+//! therefore addresses with checked offsets, and every access is a raw copy made here.
+
+mod buffer;
+mod dest;
+mod source;
+
+pub use buffer::AlignedBuffer;
+pub use dest::{DestSpan, Filled};
+pub use source::SourceSpan;

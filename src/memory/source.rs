@@ -1,0 +1,93 @@
+//! Memory to be saved.
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+/// A range of memory that a save reads, valid for `'a`.
+///
+/// The bytes may change while they are read: each is copied once into a buffer of the library, and
+/// checksum and write use that copy, so a torn tensor still has a valid checksum.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceSpan<'a> {
+    ptr: *const u8,
+    len: usize,
+    lifetime: PhantomData<&'a [u8]>,
+}
+
+// SAFETY: a span is an address range that stays readable for `'a` from any thread (see
+// `from_raw_parts`).
+unsafe impl Send for SourceSpan<'_> {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for SourceSpan<'_> {}
+
+impl<'a> SourceSpan<'a> {
+    /// The `len` bytes at `ptr`.
+    ///
+    /// # Safety
+    ///
+    /// For all of `'a` the range must be initialised and valid for reads from any thread. It may be
+    /// written to meanwhile; what is copied is then a mixture. `ptr` may be anything if `len` is 0.
+    pub unsafe fn from_raw_parts(ptr: *const u8, len: usize) -> Self {
+        Self {
+            ptr,
+            len,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The `len` bytes from `offset`, if they lie inside.
+    pub fn get(&self, offset: usize, len: usize) -> Option<Self> {
+        let end = offset.checked_add(len)?;
+        // SAFETY: `offset` is at most `self.len`, so the pointer stays inside the range or one past
+        // its end; the part inherits the contract of the whole.
+        (end <= self.len).then(|| unsafe { Self::from_raw_parts(self.ptr.add(offset), len) })
+    }
+
+    /// Copies as many bytes as `out` holds from `offset` and returns them; `None` if the range does
+    /// not hold that many.
+    pub fn copy_to<'b>(
+        &self,
+        offset: usize,
+        out: &'b mut [MaybeUninit<u8>],
+    ) -> Option<&'b mut [u8]> {
+        let part = self.get(offset, out.len())?;
+        // SAFETY: `part` is readable and has the length of `out`; `out` is borrowed exclusively, so
+        // it cannot overlap memory that a caller lent for reading. Afterwards `out` is initialised.
+        unsafe {
+            std::ptr::copy_nonoverlapping(part.ptr, out.as_mut_ptr().cast(), part.len);
+            Some(std::slice::from_raw_parts_mut(
+                out.as_mut_ptr().cast(),
+                part.len,
+            ))
+        }
+    }
+}
+
+impl<'a> From<&'a [u8]> for SourceSpan<'a> {
+    fn from(memory: &'a [u8]) -> Self {
+        Self {
+            ptr: memory.as_ptr(),
+            len: memory.len(),
+            lifetime: PhantomData,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_what_lies_inside_and_refuses_the_rest() {
+        let span = SourceSpan::from(&b"abcdef"[..]);
+        let mut out = [MaybeUninit::uninit(); 3];
+        assert_eq!(span.copy_to(2, &mut out).unwrap(), b"cde");
+        assert!(span.copy_to(4, &mut out).is_none());
+        assert!(span.copy_to(usize::MAX, &mut out).is_none());
+    }
+}

@@ -1,0 +1,76 @@
+//! From a checkpoint's prefix to the names of its files.
+//!
+//! Paths are bytes; names are built by appending, never by interpreting what the prefix contains.
+//! Source of the patterns: `tensorflow/core/util/tensor_bundle/naming.cc`.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+/// `prefix` with `suffix` appended to its last component.
+pub fn append(prefix: &Path, suffix: impl Display) -> PathBuf {
+    let mut name: OsString = prefix.as_os_str().to_owned();
+    name.push(suffix.to_string());
+    PathBuf::from(name)
+}
+
+/// `<prefix>.index`.
+pub fn index_file(prefix: &Path) -> PathBuf {
+    append(prefix, ".index")
+}
+
+/// `<prefix>.data-SSSSS-of-NNNNN`, five digits each or more where needed.
+pub fn data_file(prefix: &Path, shard_id: u32, num_shards: u32) -> PathBuf {
+    append(
+        prefix,
+        format_args!(".data-{shard_id:05}-of-{num_shards:05}"),
+    )
+}
+
+/// `<prefix>-<step>`; with `pad`, the step has at least eight digits, as `pad_step_number` writes it.
+pub fn numbered_prefix(prefix: &Path, step: i64, pad: bool) -> PathBuf {
+    if pad {
+        append(prefix, format_args!("-{step:08}"))
+    } else {
+        append(prefix, format_args!("-{step}"))
+    }
+}
+
+/// The folder of `prefix`: everything before its last `/`, `.` if there is none.
+pub fn directory(prefix: &Path) -> PathBuf {
+    match prefix.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shard_numbers_are_padded_and_never_cut() {
+        let prefix = Path::new("d/m");
+        assert_eq!(
+            data_file(prefix, 3, 8),
+            Path::new("d/m.data-00003-of-00008")
+        );
+        assert_eq!(
+            data_file(prefix, 123_456, 1_234_567),
+            Path::new("d/m.data-123456-of-1234567")
+        );
+        assert_eq!(index_file(Path::new("m.v1")), Path::new("m.v1.index"));
+    }
+
+    #[test]
+    fn steps_are_appended_as_tensorflow_appends_them() {
+        let name = |step, pad| numbered_prefix(Path::new("m"), step, pad);
+        assert_eq!(name(7, false), Path::new("m-7"));
+        assert_eq!(name(-3, false), Path::new("m--3"));
+        assert_eq!(name(7, true), Path::new("m-00000007"));
+        assert_eq!(name(-3, true), Path::new("m--0000003"));
+        assert_eq!(name(123_456_789, true), Path::new("m-123456789"));
+    }
+}

@@ -1,0 +1,113 @@
+//! A tensor's shape, with every product checked.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// The most dimensions a tensor can have, TensorFlow's limit.
+pub const MAX_RANK: usize = 254;
+
+/// Sizes of a tensor's dimensions, row-major: the last one varies fastest. The element count is
+/// known to fit `i64`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Shape(Vec<i64>);
+
+impl Shape {
+    /// A shape with the dimensions given, outermost first.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT for a negative dimension, more than [`MAX_RANK`] dimensions, or a product
+    /// beyond `i64`.
+    pub fn new(dims: impl Into<Vec<i64>>) -> Result<Self> {
+        let shape = Self(dims.into());
+        if shape.0.len() > MAX_RANK {
+            let rank = shape.0.len();
+            return Err(Error::invalid_argument(format!(
+                "a shape has at most {MAX_RANK} dimensions; rank={rank}"
+            )));
+        }
+        if shape.0.iter().any(|&dim| dim < 0) {
+            return Err(Error::invalid_argument(format!(
+                "negative dimension; shape={shape}"
+            )));
+        }
+        // As TensorFlow multiplies: in order, so that an overflow before a zero is still refused.
+        let product = shape
+            .0
+            .iter()
+            .try_fold(1i64, |product, &dim| product.checked_mul(dim));
+        if product.is_none() {
+            return Err(Error::invalid_argument(format!(
+                "too many elements; shape={shape}"
+            )));
+        }
+        Ok(shape)
+    }
+
+    /// Sizes of the dimensions, outermost first.
+    pub fn dims(&self) -> &[i64] {
+        &self.0
+    }
+
+    /// Number of dimensions; 0 for a scalar.
+    pub fn rank(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Number of elements; 1 for a scalar.
+    pub fn num_elements(&self) -> u64 {
+        self.0.iter().product::<i64>().unsigned_abs()
+    }
+
+    /// Bytes of a tensor of this shape with elements of `element_size` bytes, if that fits `i64`.
+    pub fn byte_size(&self, element_size: usize) -> Option<u64> {
+        let size = self.num_elements().checked_mul(element_size as u64)?;
+        (size <= i64::MAX.unsigned_abs()).then_some(size)
+    }
+}
+
+/// As TensorFlow prints a shape: `[2,3]`, a scalar as `[]`.
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (i, dim) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{dim}")?;
+        }
+        f.write_str("]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn refuses_what_cannot_be_a_shape() {
+        for dims in [
+            vec![-1],
+            vec![1 << 40, 1 << 40],
+            vec![1; 255],
+            vec![1 << 40, 1 << 40, 0],
+        ] {
+            assert_eq!(Shape::new(dims).unwrap_err().code(), Code::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn counts_elements_and_bytes() {
+        assert_eq!(Shape::default().num_elements(), 1);
+        assert_eq!(Shape::new([2, 0, 3]).unwrap().num_elements(), 0);
+        let big = Shape::new([i64::MAX]).unwrap();
+        assert_eq!(big.byte_size(1), Some(i64::MAX.unsigned_abs()));
+        assert_eq!(big.byte_size(2), None);
+        assert_eq!(Shape::new([4, 6]).unwrap().to_string(), "[4,6]");
+        assert_eq!(Shape::new(vec![1; 254]).unwrap().rank(), 254);
+    }
+}
