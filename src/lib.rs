@@ -11,6 +11,7 @@ pub(crate) mod memory;
 pub(crate) mod naming;
 pub(crate) mod proto;
 pub(crate) mod shape;
+pub(crate) mod slices;
 
 pub use dtype::DType;
 pub use error::{Code, Error, Result};

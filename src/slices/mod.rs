@@ -1,0 +1,15 @@
+//! Slices of partitioned tensors: their texts and keys, what a set of them covers, and which bytes
+//! two of them share.
+
+#![forbid(unsafe_code)]
+
+pub mod key;
+mod overlap;
+mod slice;
+mod slice_set;
+mod spec;
+
+pub use overlap::{Overlap, Run};
+pub use slice::{Extent, TensorSlice};
+pub use slice_set::SliceSet;
+pub use spec::ShapeAndSlice;
