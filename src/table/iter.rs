@@ -1,0 +1,73 @@
+//! All entries of a table, in order.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use super::block::{Block, Position};
+use super::reader::TableReader;
+use crate::error::Result;
+
+/// Walks all entries in ascending order of keys, one block in memory at a time.
+///
+/// It lends each entry until the next call, so that no key is allocated.
+#[derive(Debug)]
+pub struct Iter<'a> {
+    table: &'a TableReader,
+    /// The block being walked.
+    block: Option<Arc<Block>>,
+    /// Number of the block being walked, or of the one to read next.
+    number: usize,
+    position: Position,
+}
+
+impl<'a> Iter<'a> {
+    pub(super) fn new(table: &'a TableReader) -> Self {
+        Self {
+            table,
+            block: None,
+            number: 0,
+            position: Position::default(),
+        }
+    }
+
+    /// The next entry, key and value; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// DATA_LOSS, with the offset, where a block is damaged, or the system's error: once for that
+    /// block, after the entries before the damage. The call after goes on with the next block.
+    pub fn next(&mut self) -> Option<Result<(&[u8], &[u8])>> {
+        match self.advance() {
+            Ok(true) => {
+                let block = self.block.as_ref()?;
+                Some(Ok((self.position.key(), self.position.value(block))))
+            }
+            Ok(false) => None,
+            Err(error) => {
+                self.leave_block();
+                Some(Err(self.table.here(error)))
+            }
+        }
+    }
+
+    fn advance(&mut self) -> Result<bool> {
+        while let Some(bounds) = self.table.index().bounds(self.number) {
+            let block = match &self.block {
+                Some(block) => block,
+                None => self.block.insert(self.table.read(self.number)?),
+            };
+            if self.position.advance(block, Some(bounds))? {
+                return Ok(true);
+            }
+            self.leave_block();
+        }
+        Ok(false)
+    }
+
+    fn leave_block(&mut self) {
+        self.block = None;
+        self.number += 1;
+        self.position.rewind();
+    }
+}

@@ -1,0 +1,141 @@
+//! Opens a table and reads its blocks.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use super::block::{Block, Position};
+use super::cursor::Cursor;
+use super::format::Footer;
+use super::index::{Index, Limits};
+use super::iter::Iter;
+use crate::error::{Error, Result};
+use crate::io::read::ReadFile;
+
+/// An open table.
+///
+/// It holds the decoded index and the first data block; other blocks are read when they are
+/// needed, so a table of any size opens at once. Lookups take `&self` and run on any number of
+/// threads.
+#[derive(Debug)]
+pub struct TableReader {
+    file: Arc<ReadFile>,
+    index: Index,
+    /// The first data block, validated; `None` if the table has no entries.
+    first: Option<Arc<Block>>,
+}
+
+impl TableReader {
+    /// Opens the table in `file`. Reads the footer, the metaindex and index blocks and the first
+    /// data block, and verifies all of them.
+    ///
+    /// # Errors
+    ///
+    /// DATA_LOSS, with the offset, if one of these is damaged; or the system's error.
+    pub fn open(file: Arc<ReadFile>) -> Result<Self> {
+        let mut table = Self {
+            index: read_index(&file).map_err(|error| error.with_file(file.path()))?,
+            file,
+            first: None,
+        };
+        if table.index.len() > 0 {
+            table.first = Some(table.load(0)?);
+        }
+        Ok(table)
+    }
+
+    /// The file it reads.
+    pub fn file(&self) -> &Arc<ReadFile> {
+        &self.file
+    }
+
+    /// The value of `key`, `None` if the table does not hold it.
+    ///
+    /// Reads and checks one block of about 256 KiB, except for keys in the first; for many keys,
+    /// [`cursor`](Self::cursor) does so once per block.
+    ///
+    /// # Errors
+    ///
+    /// DATA_LOSS, with the offset, if the block that would hold the key is damaged; or the system's
+    /// error.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.cursor().get(key)?.map(<[u8]>::to_vec))
+    }
+
+    /// The first entry, key and value; `None` if there are no entries.
+    ///
+    /// # Errors
+    ///
+    /// None beyond those that [`open`](Self::open) has found already.
+    pub fn first(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let Some(block) = &self.first else {
+            return Ok(None);
+        };
+        let mut position = Position::default();
+        let found = position
+            .advance(block, self.index.bounds(0))
+            .map_err(|error| self.here(error))?;
+        Ok(found.then(|| (position.key().to_vec(), position.value(block).to_vec())))
+    }
+
+    /// A cursor for many lookups, fastest with ascending keys.
+    pub fn cursor(&self) -> Cursor<'_> {
+        Cursor::new(self)
+    }
+
+    /// All entries in ascending order of keys.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter::new(self)
+    }
+
+    /// The decoded index.
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Names the file in an error.
+    pub(super) fn here(&self, error: Error) -> Error {
+        error.with_file(self.file.path())
+    }
+
+    /// A data block with a verified checksum; its entries are to be checked by the caller.
+    pub(super) fn read(&self, block: usize) -> Result<Arc<Block>> {
+        if let (0, Some(first)) = (block, &self.first) {
+            return Ok(Arc::clone(first));
+        }
+        let handle = self
+            .index
+            .handle(block)
+            .ok_or_else(|| Error::internal(format!("no such table block index={block}")))?;
+        match Block::read(&self.file, handle) {
+            Ok(block) => Ok(Arc::new(block)),
+            Err(error) => Err(self.here(error)),
+        }
+    }
+
+    /// A data block that is sound from end to end, so that a key it lacks is not in the table.
+    pub(super) fn load(&self, block: usize) -> Result<Arc<Block>> {
+        if let (0, Some(first)) = (block, &self.first) {
+            return Ok(Arc::clone(first));
+        }
+        let loaded = self.read(block)?;
+        loaded
+            .validate(self.index.bounds(block))
+            .map_err(|error| self.here(error))?;
+        Ok(loaded)
+    }
+}
+
+fn read_index(file: &ReadFile) -> Result<Index> {
+    let footer = Footer::read(file)?;
+    let metaindex = Block::read(file, footer.metaindex)?;
+    if !metaindex.is_empty() {
+        metaindex.validate(None)?;
+    }
+    let limits = Limits {
+        file_size: file.size(),
+        blocks_end: Footer::offset(file).unwrap_or_default(),
+        data_end: footer.metaindex.offset.min(footer.index.offset),
+    };
+    Index::decode(&Block::read(file, footer.index)?, limits)
+}
