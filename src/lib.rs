@@ -12,6 +12,7 @@ pub(crate) mod naming;
 pub(crate) mod proto;
 pub(crate) mod shape;
 pub(crate) mod slices;
+pub(crate) mod state;
 pub(crate) mod table;
 
 pub use dtype::DType;
