@@ -3,5 +3,52 @@
 //! Every file operation of the library goes through this module, so that tests can watch, fail and
 //! replay them.
 
+pub mod dir;
+#[cfg(test)]
+pub mod fault;
 mod raw;
 pub mod read;
+pub mod write;
+
+use std::io;
+use std::path::Path;
+
+/// A change to the file system, as the tests' fault injection sees it.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "only the tests' fault injection looks inside")
+)]
+enum Op<'a> {
+    Create(&'a Path),
+    Reserve(&'a Path),
+    Write {
+        path: &'a Path,
+        offset: u64,
+        bytes: &'a [u8],
+    },
+    Sync(&'a Path),
+    Link {
+        from: &'a Path,
+        to: &'a Path,
+    },
+    Rename {
+        from: &'a Path,
+        to: &'a Path,
+    },
+    Remove(&'a Path),
+    CreateDir(&'a Path),
+    SyncDir(&'a Path),
+}
+
+/// Does `act`, which is what `op` says. Every change that the crate makes to the file system passes
+/// through here.
+fn perform<T>(op: Op<'_>, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    #[cfg(test)]
+    return fault::perform(op, act);
+    #[cfg(not(test))]
+    {
+        let _ = op;
+        act()
+    }
+}

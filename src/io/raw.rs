@@ -1,4 +1,4 @@
-//! The two system calls on raw memory that the standard library has no safe form for.
+//! The system calls that the standard library has no safe form for: reads into raw memory, fallocate.
 
 use std::fs::File;
 use std::io;
@@ -63,4 +63,24 @@ pub fn read_vec(file: &File, offset: u64, len: usize) -> io::Result<Option<Vec<u
     // SAFETY: `read_exact_at` has filled the first `len` bytes of the spare capacity.
     unsafe { bytes.set_len(len) };
     Ok(Some(bytes))
+}
+
+/// Allocates the first `size` bytes of `file`, which then has at least that size.
+///
+/// # Errors
+///
+/// The system's error; EOPNOTSUPP where the file system cannot.
+pub fn fallocate(file: &File, size: u64) -> io::Result<()> {
+    let size =
+        libc::off_t::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    loop {
+        // SAFETY: no memory is passed; the descriptor is open as long as `file` lives.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
 }
