@@ -2,6 +2,7 @@
 
 #![deny(missing_docs)]
 
+pub(crate) mod checkpoint;
 pub(crate) mod checksum;
 pub(crate) mod coding;
 pub(crate) mod dtype;
