@@ -170,6 +170,14 @@ impl Error {
         self
     }
 
+    /// Leads a tensor's index in part of a list back to the whole list: `indices` holds, for each of the
+    /// part, its index in the whole.
+    pub(crate) fn reindexed(mut self, indices: &[usize]) -> Self {
+        let index = self.0.tensor_index;
+        self.0.tensor_index = index.and_then(|index| indices.get(index).copied());
+        self
+    }
+
     /// Puts `prefix` before the message; code and place stay.
     pub fn with_prefix(mut self, prefix: impl fmt::Display) -> Self {
         self.0.message = format!("{prefix}{}", self.0.message);

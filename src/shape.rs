@@ -6,27 +6,28 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 
-/// The most dimensions a tensor can have, TensorFlow's limit.
-pub const MAX_RANK: usize = 254;
-
 /// Sizes of a tensor's dimensions, row-major: the last one varies fastest. The element count is
 /// known to fit `i64`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Shape(Vec<i64>);
 
 impl Shape {
+    /// The most dimensions a tensor can have, TensorFlow's limit.
+    pub const MAX_RANK: usize = 254;
+
     /// A shape with the dimensions given, outermost first.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT for a negative dimension, more than [`MAX_RANK`] dimensions, or a product
+    /// INVALID_ARGUMENT for a negative dimension, more than [`MAX_RANK`](Self::MAX_RANK) dimensions, or a product
     /// beyond `i64`.
     pub fn new(dims: impl Into<Vec<i64>>) -> Result<Self> {
         let shape = Self(dims.into());
-        if shape.0.len() > MAX_RANK {
+        if shape.0.len() > Self::MAX_RANK {
             let rank = shape.0.len();
             return Err(Error::invalid_argument(format!(
-                "a shape has at most {MAX_RANK} dimensions; rank={rank}"
+                "a shape has at most {} dimensions; rank={rank}",
+                Self::MAX_RANK
             )));
         }
         if shape.0.iter().any(|&dim| dim < 0) {

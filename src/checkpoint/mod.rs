@@ -2,9 +2,58 @@
 
 #![forbid(unsafe_code)]
 
+mod device_name;
+mod find;
+mod latest;
 mod layout;
+mod manage;
+mod open;
 mod previous;
 mod publish;
 #[cfg(test)]
 mod publish_tests;
+mod reader;
 mod redirect;
+mod restore;
+mod save;
+mod tensor;
+mod update;
+mod verify;
+mod view;
+
+pub use latest::{Latest, LatestOptions, latest_checkpoint};
+pub use manage::{
+    Format, RemoveOptions, UpdateOptions, checkpoint_exists, get_checkpoint_mtimes,
+    remove_checkpoint, update_checkpoint_state,
+};
+pub use reader::{Entries, Reader, TensorInfo};
+pub use restore::{RestoreOutcome, Verify};
+pub use save::{SaveOptions, save};
+pub use tensor::{RestoreData, RestoreTensor, SaveData, SaveTensor};
+pub use view::{View, ViewOptions};
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use self::layout::DataFile;
+use crate::bundle::BundleReader;
+use crate::error::{Error, Result};
+use crate::naming;
+
+/// The data files that a V2 index names, for [`publish`].
+fn v2_data_files(index: &Path) -> Result<Vec<DataFile>> {
+    let prefix = index.as_os_str().as_encoded_bytes().strip_suffix(b".index");
+    let prefix = prefix.ok_or_else(|| Error::internal("not an index file"))?;
+    let prefix = PathBuf::from(OsStr::from_bytes(prefix));
+    let reader = BundleReader::open(&prefix, None)?;
+    let name = |shard_id| naming::data_file(Path::new(""), shard_id, reader.num_shards());
+    let files = reader
+        .furthest_extents()?
+        .into_iter()
+        .map(|extent| DataFile {
+            suffix: name(extent.shard_id).display().to_string(),
+            min_size: extent.offset + extent.size,
+        });
+    Ok(files.collect())
+}

@@ -10,6 +10,8 @@ mod raw;
 pub mod read;
 pub mod write;
 
+pub use raw::{Mapping, with_signals_blocked};
+
 use std::io;
 use std::path::Path;
 

@@ -84,3 +84,51 @@ pub fn fallocate(file: &File, size: u64) -> io::Result<()> {
         }
     }
 }
+
+/// Part of a file, mapped for reading.
+#[derive(Debug)]
+pub struct Mapping(memmap2::Mmap);
+
+impl Mapping {
+    /// Maps `len` bytes, at least one, from `offset`. The caller has compared them with the size of the
+    /// file.
+    pub fn new(file: &File, offset: u64, len: u64) -> io::Result<Self> {
+        let len = usize::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
+        // SAFETY: the bytes may change if another process writes to the file, which no writer of
+        // checkpoints does: files are replaced, not rewritten. The header and the type that users
+        // see say so, and what happens if the file is shortened.
+        unsafe {
+            memmap2::MmapOptions::new()
+                .offset(offset)
+                .len(len)
+                .map(file)
+        }
+        .map(Self)
+    }
+
+    /// The mapped bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Runs `spawn` with all signals blocked on this thread, so that the threads it starts inherit that:
+/// a signal of the host program must never be delivered to a thread it does not know.
+pub fn with_signals_blocked<T>(spawn: impl FnOnce() -> T) -> T {
+    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigfillset initialises `all`; pthread_sigmask reads it and, when it succeeds,
+    // initialises `before`.
+    let blocked = unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) == 0
+    };
+    let result = spawn();
+    if blocked {
+        // SAFETY: `before` was initialised by the successful call above.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
+        }
+    }
+    result
+}

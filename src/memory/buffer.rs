@@ -4,46 +4,145 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
+use super::{DestSpan, Filled, SourceSpan};
 use crate::error::{Error, Result};
 
 /// Alignment of every buffer: a page, which is also what O_DIRECT asks for.
 const ALIGN: usize = 4096;
 
-/// A fixed-size allocation aligned to a page, uninitialised at first.
-pub struct AlignedBuffer {
+/// A buffer of fixed capacity, aligned to a page, that is filled from its start and then used as
+/// bytes. It stays in the processor's cache when its capacity does.
+pub struct ChunkBuffer {
     ptr: NonNull<u8>,
     layout: Layout,
+    filled: usize,
 }
 
-// SAFETY: the buffer owns its allocation and hands out access only through `&mut self`.
-unsafe impl Send for AlignedBuffer {}
+// SAFETY: the buffer owns its allocation and hands out access only through borrows of itself.
+unsafe impl Send for ChunkBuffer {}
 
-impl AlignedBuffer {
-    /// Allocates `size` bytes, at least one.
+impl ChunkBuffer {
+    /// Allocates `capacity` bytes, at least one.
     ///
     /// # Errors
     ///
     /// RESOURCE_EXHAUSTED when the memory cannot be had.
-    pub fn new(size: usize) -> Result<Self> {
+    pub fn new(capacity: usize) -> Result<Self> {
         let exhausted =
-            || Error::resource_exhausted(format!("no memory for a buffer; size={size}"));
-        let layout = Layout::from_size_align(size.max(1), ALIGN).map_err(|_| exhausted())?;
+            || Error::resource_exhausted(format!("no memory for a buffer; size={capacity}"));
+        let layout = Layout::from_size_align(capacity.max(1), ALIGN).map_err(|_| exhausted())?;
         // SAFETY: the layout's size is at least 1.
         let ptr = NonNull::new(unsafe { alloc(layout) }).ok_or_else(exhausted)?;
-        Ok(Self { ptr, layout })
+        Ok(Self {
+            ptr,
+            layout,
+            filled: 0,
+        })
     }
 
-    /// The whole buffer, to be filled.
-    pub fn as_uninit(&mut self) -> &mut [MaybeUninit<u8>] {
-        // SAFETY: the allocation has exactly this size, `MaybeUninit` needs no initialisation, and
+    /// Capacity in bytes.
+    pub fn capacity(&self) -> usize {
+        self.layout.size()
+    }
+
+    /// Bytes that can still be appended.
+    pub fn room(&self) -> usize {
+        self.capacity() - self.filled
+    }
+
+    /// What has been appended or read since the last [`clear`](Self::clear).
+    pub fn filled(&self) -> &[u8] {
+        // SAFETY: the first `filled` bytes are initialised: only `append`, `append_bytes`,
+        // `append_zeros` and `fill` raise it, each after writing them.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.filled) }
+    }
+
+    /// Forgets the contents.
+    pub fn clear(&mut self) {
+        self.filled = 0;
+    }
+
+    /// Appends `len` bytes of `source` from `offset` and returns the copy; `None`, and nothing
+    /// appended, if the source or the room is too small.
+    pub fn append(&mut self, source: &SourceSpan<'_>, offset: usize, len: usize) -> Option<&[u8]> {
+        let room = self.unfilled().get_mut(..len)?;
+        source.copy_to(offset, room)?;
+        Some(self.extend_by(len))
+    }
+
+    /// Appends `bytes`; `None`, and nothing appended, if the room is too small.
+    pub fn append_bytes(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+        self.append(&SourceSpan::from(bytes), 0, bytes.len())
+    }
+
+    /// Appends `len` zero bytes, as far as there is room.
+    pub fn append_zeros(&mut self, len: usize) {
+        let len = len.min(self.room());
+        for byte in self.unfilled().iter_mut().take(len) {
+            byte.write(0);
+        }
+        self.extend_by(len);
+    }
+
+    /// Replaces the contents by `len` bytes, at most the capacity, which `read` fills in.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`; INTERNAL if `len` is more than the capacity.
+    pub fn fill(
+        &mut self,
+        len: usize,
+        read: impl for<'a> FnOnce(DestSpan<'a>) -> Result<Filled<'a>>,
+    ) -> Result<&[u8]> {
+        self.clear();
+        let room = self.unfilled().get_mut(..len);
+        let room = room.ok_or_else(|| Error::internal("a chunk is larger than its buffer"))?;
+        let filled = read(DestSpan::from(room))?.len();
+        Ok(self.extend_by(filled.min(len)))
+    }
+
+    fn unfilled(&mut self) -> &mut [MaybeUninit<u8>] {
+        // SAFETY: `filled` is at most the capacity; `MaybeUninit` needs no initialisation, and
         // `&mut self` makes the access exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().cast(), self.layout.size()) }
+        unsafe {
+            let start = self.ptr.as_ptr().add(self.filled);
+            std::slice::from_raw_parts_mut(start.cast(), self.room())
+        }
+    }
+
+    /// Counts `len` bytes that were just written behind the filled ones, and returns them.
+    fn extend_by(&mut self, len: usize) -> &[u8] {
+        let start = self.filled;
+        self.filled += len;
+        self.filled().get(start..).unwrap_or_default()
     }
 }
 
-impl Drop for AlignedBuffer {
+impl Drop for ChunkBuffer {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout and freed only here.
         unsafe { dealloc(self.ptr.as_ptr(), self.layout) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fills_from_the_start_and_never_beyond_its_capacity() {
+        let mut buffer = ChunkBuffer::new(8).unwrap();
+        assert_eq!(buffer.append_bytes(b"abc").unwrap(), b"abc");
+        buffer.append_zeros(2);
+        assert!(buffer.append_bytes(b"long").is_none());
+        assert_eq!(buffer.append_bytes(b"xyz").unwrap(), b"xyz");
+        assert_eq!((buffer.filled(), buffer.room()), (&b"abc\0\0xyz"[..], 0));
+        buffer.append_zeros(1);
+        assert_eq!(buffer.filled().len(), 8);
+
+        assert_eq!(buffer.fill(2, |span| Ok(span.zero())).unwrap(), b"\0\0");
+        assert_eq!(buffer.filled(), b"\0\0");
+        assert!(buffer.fill(9, |span| Ok(span.zero())).is_err());
+        assert_eq!(buffer.filled().as_ptr().addr() % 4096, 0);
     }
 }

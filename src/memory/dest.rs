@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use crate::checksum;
+use crate::checksum::Crc32c;
 
 /// A range of memory that a restore fills, valid for `'a`.
 ///
@@ -57,13 +57,18 @@ impl<'a> DestSpan<'a> {
         (end <= self.len).then(|| unsafe { Self::from_raw_parts(self.ptr.add(offset), len) })
     }
 
-    /// Copies `bytes` to `offset`; `None`, and nothing copied, if they do not fit.
+    /// Copies `bytes` to `offset`, each unit of `swap` bytes reversed (1: none); `None`, and nothing
+    /// copied, if they do not fit.
     #[must_use]
-    pub fn copy_from(&self, offset: usize, bytes: &[u8]) -> Option<()> {
+    pub fn copy_from(&self, offset: usize, bytes: &[u8], swap: usize) -> Option<()> {
         let part = self.get(offset, bytes.len())?;
         // SAFETY: `part` has exactly this length and is valid for writes; a Rust slice cannot
-        // overlap memory that the span has for itself.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), part.ptr, part.len) };
+        // overlap memory that the span has for itself. Afterwards `part` is initialised.
+        let mut filled = unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), part.ptr, part.len);
+            part.assume_filled()
+        };
+        filled.swap_bytes(swap);
         Some(())
     }
 
@@ -114,12 +119,17 @@ impl<'a> From<&'a mut [u8]> for DestSpan<'a> {
 pub struct Filled<'a>(DestSpan<'a>);
 
 impl Filled<'_> {
-    /// CRC-32C of the bytes.
-    pub fn crc32c(&self) -> u32 {
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// Appends the bytes to a checksum.
+    pub fn update(&self, crc: &mut Crc32c) {
         // SAFETY: the range is initialised (the type's promise), and nothing else writes to it while
         // the work item that filled it holds this value. The slice does not leave this function.
         let bytes = unsafe { std::slice::from_raw_parts(self.0.as_ptr_for_read(), self.0.len) };
-        checksum::crc32c(bytes)
+        crc.update(bytes);
     }
 
     /// Reverses the bytes of each unit of `unit` bytes; a tail shorter than a unit is left alone.
@@ -127,7 +137,7 @@ impl Filled<'_> {
         if unit < 2 {
             return;
         }
-        // SAFETY: as in `crc32c`; the access is exclusive for the same reason.
+        // SAFETY: as in `update`; the access is exclusive for the same reason.
         let bytes = unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr_for_read(), self.0.len) };
         for element in bytes.chunks_exact_mut(unit) {
             element.reverse();
@@ -154,11 +164,11 @@ mod tests {
     fn accesses_outside_the_range_are_refused() {
         let mut memory = [0u8; 8];
         let span = DestSpan::from(&mut memory[..]);
-        assert!(span.copy_from(6, b"abc").is_none());
-        assert!(span.copy_from(usize::MAX, b"abc").is_none());
+        assert!(span.copy_from(6, b"abc", 1).is_none());
+        assert!(span.copy_from(usize::MAX, b"abc", 1).is_none());
         assert!(span.get(8, 0).is_some());
         assert!(span.get(9, 0).is_none());
-        span.copy_from(5, b"abc").unwrap();
+        span.copy_from(5, b"abc", 1).unwrap();
         assert_eq!(&memory, b"\0\0\0\0\0abc");
     }
 
@@ -167,7 +177,9 @@ mod tests {
         let mut memory = [1u8, 2, 3, 4, 5];
         // SAFETY: initialised above.
         let mut filled = unsafe { DestSpan::from(&mut memory[..]).assume_filled() };
-        assert_eq!(filled.crc32c(), checksum::crc32c(&[1, 2, 3, 4, 5]));
+        let mut crc = Crc32c::new();
+        filled.update(&mut crc);
+        assert_eq!(crc.value(), crate::checksum::crc32c(&[1, 2, 3, 4, 5]));
         filled.swap_bytes(2);
         assert_eq!(memory, [2, 1, 4, 3, 5]);
     }

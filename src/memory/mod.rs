@@ -1,5 +1,5 @@
 //! Raw memory as values that threads can hand around: [`DestSpan`] is filled by a restore,
-//! [`SourceSpan`] is read by a save, [`AlignedBuffer`] is the library's own.
+//! [`SourceSpan`] is read by a save, [`ChunkBuffer`] is the library's own.
 //!
 //! A caller's memory is never seen as `&[u8]` or `&mut [u8]`: a destination is uninitialised until
 //! it is filled, and a source may be changed by a training step while it is copied. Both are
@@ -9,6 +9,6 @@ mod buffer;
 mod dest;
 mod source;
 
-pub use buffer::AlignedBuffer;
+pub use buffer::ChunkBuffer;
 pub use dest::{DestSpan, Filled};
 pub use source::SourceSpan;

@@ -76,6 +76,17 @@ impl Overlap {
         })
     }
 
+    /// The overlap of two slices without elements.
+    pub fn empty() -> Self {
+        Self {
+            outer: Vec::new(),
+            source_start: 0,
+            dest_start: 0,
+            run_len: 0,
+            num_runs: 0,
+        }
+    }
+
     /// Number of elements shared.
     pub fn num_elements(&self) -> u64 {
         self.num_runs * self.run_len

@@ -1,0 +1,137 @@
+//! The header entry of an index, stored under the empty key.
+
+use prost::Message;
+
+use crate::error::{Error, Result};
+use crate::proto::{BundleHeaderProto, VersionDef};
+
+/// Version that this library reads and writes; part of the persistent format.
+const VERSION: i32 = 1;
+/// Oldest producer that can be read.
+const MIN_PRODUCER: i32 = 0;
+
+/// What the header says, validated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Number of data files, at least 1.
+    pub num_shards: u32,
+    /// Whether numbers in the data files are big-endian.
+    pub big_endian: bool,
+}
+
+impl Header {
+    /// Decodes the header entry's value.
+    ///
+    /// # Errors
+    ///
+    /// DATA_LOSS when it is malformed; INVALID_ARGUMENT, with TensorFlow's texts, when its version
+    /// says that this library must not read it.
+    pub fn decode(value: &[u8]) -> Result<Self> {
+        let proto = BundleHeaderProto::decode(value)
+            .map_err(|_| Error::data_loss("Entry for key  not parseable."))?;
+        check_version(&proto.version.unwrap_or_default())?;
+        let num_shards = u32::try_from(proto.num_shards).ok().filter(|&num| num > 0);
+        let num_shards = num_shards.ok_or_else(|| {
+            Error::data_loss(format!(
+                "impossible number of shards; num_shards={}",
+                proto.num_shards
+            ))
+        })?;
+        let big_endian = match proto.endianness {
+            0 => false,
+            1 => true,
+            other => {
+                return Err(Error::data_loss(format!(
+                    "unknown byte order; endianness={other}"
+                )));
+            }
+        };
+        Ok(Self {
+            num_shards,
+            big_endian,
+        })
+    }
+
+    /// The header entry's value for a bundle that this library writes: little-endian.
+    pub fn encode(num_shards: u32) -> Result<Vec<u8>> {
+        let num_shards = i32::try_from(num_shards).map_err(|_| {
+            Error::invalid_argument(format!("too many shards; num_shards={num_shards}"))
+        })?;
+        let version = VersionDef {
+            producer: VERSION,
+            ..VersionDef::default()
+        };
+        let proto = BundleHeaderProto {
+            num_shards,
+            endianness: 0,
+            version: Some(version),
+        };
+        Ok(proto.encode_to_vec())
+    }
+}
+
+/// The rules of `tensorflow/core/framework/versions.cc`. Where TensorFlow names its own release, the
+/// text ends early.
+fn check_version(version: &VersionDef) -> Result<()> {
+    if version.producer < MIN_PRODUCER {
+        return Err(Error::invalid_argument(format!(
+            "Checkpoint producer version {} below min producer {MIN_PRODUCER}",
+            version.producer
+        )));
+    }
+    if version.min_consumer > VERSION {
+        return Err(Error::invalid_argument(format!(
+            "Checkpoint min consumer version {} above current version {VERSION}",
+            version.min_consumer
+        )));
+    }
+    if version.bad_consumers.contains(&VERSION) {
+        return Err(Error::invalid_argument(format!(
+            "Checkpoint disallows consumer version {VERSION}."
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn a_single_writers_header_has_tensorflows_bytes() {
+        assert_eq!(Header::encode(1).unwrap(), [0x08, 1, 0x1a, 2, 0x08, 1]);
+        let header = Header::decode(&[0x08, 1, 0x1a, 2, 0x08, 1]).unwrap();
+        assert_eq!(
+            header,
+            Header {
+                num_shards: 1,
+                big_endian: false
+            }
+        );
+    }
+
+    #[test]
+    fn headers_that_must_not_be_read_are_refused() {
+        let decode = |num_shards, endianness, min_consumer, bad_consumers| {
+            let version = VersionDef {
+                producer: 1,
+                min_consumer,
+                bad_consumers,
+            };
+            let proto = BundleHeaderProto {
+                num_shards,
+                endianness,
+                version: Some(version),
+            };
+            Header::decode(&proto.encode_to_vec()).map_err(|error| error.code())
+        };
+        assert_eq!(decode(0, 0, 0, vec![]), Err(Code::DataLoss));
+        assert_eq!(decode(-1, 0, 0, vec![]), Err(Code::DataLoss));
+        assert_eq!(decode(1, 9, 0, vec![]), Err(Code::DataLoss));
+        assert_eq!(decode(1, 0, 2, vec![]), Err(Code::InvalidArgument));
+        assert_eq!(decode(1, 0, 0, vec![3, 1]), Err(Code::InvalidArgument));
+        assert!(decode(1, 1, 1, vec![0, 2]).is_ok());
+        assert_eq!(Header::decode(&[0xff]).unwrap_err().code(), Code::DataLoss);
+    }
+}

@@ -1,0 +1,28 @@
+//! The V2 checkpoint format, TensorFlow's "tensor bundle".
+//!
+//! ```text
+//! PREFIX.index                 an SSTable: "" -> BundleHeaderProto, key -> BundleEntryProto
+//! PREFIX.data-SSSSS-of-NNNNN   the tensors' bytes, one file per shard, in the order of the save
+//! ```
+//!
+//! [`BundleReader`] opens an index and its data files and hands out validated entries;
+//! [`BundleWriter`] collects entries and writes an index equal, byte for byte, to TensorFlow's.
+//! Neither moves tensor data. Source: `tensorflow/core/util/tensor_bundle/tensor_bundle.cc`.
+
+#![forbid(unsafe_code)]
+
+mod data_files;
+mod entry;
+mod header;
+mod listing;
+mod reader;
+mod strings;
+mod variant;
+mod writer;
+
+pub use entry::{DataExtent, Entry, Stored};
+pub use listing::Listing;
+pub use reader::{BundleReader, Lookup};
+pub use strings::{StringTensor, StringsToSave};
+pub use variant::verify as verify_variant;
+pub use writer::BundleWriter;

@@ -1,0 +1,57 @@
+//! Whether there is a checkpoint at a prefix, and whether it is complete.
+
+use std::path::Path;
+
+use super::layout::Layout;
+use super::{open, previous};
+use crate::error::{Code, Error, Result};
+use crate::io::dir::look;
+use crate::naming;
+
+/// TensorFlow's test, on the literal name: an index, or a V1 file or pattern of V1 shards. A folder
+/// counts only if it opens, and a prefix without an index if an interrupted save left a copy of the
+/// checkpoint before it.
+///
+/// # Errors
+///
+/// The system's errors, PERMISSION_DENIED above all, when the question cannot be answered.
+pub fn exists(prefix: &Path) -> Result<bool> {
+    if prefix.as_os_str().is_empty() {
+        return Ok(false);
+    }
+    if look(&naming::index_file(prefix))?.is_some() {
+        return Ok(true);
+    }
+    match look(prefix)? {
+        Some(metadata) if metadata.is_dir() => {
+            let variables = prefix.join("variables").join("variables");
+            Ok(look(&naming::index_file(&variables))?.is_some())
+        }
+        Some(_) => Ok(true),
+        None => {
+            let layout = Layout::v2(&super::v2_data_files);
+            Ok(previous::newest_complete(prefix, &layout)?.is_some())
+        }
+    }
+}
+
+/// Checks that the checkpoint at `prefix` opens and that every data file reaches the end of its
+/// entries. Contents are not read.
+///
+/// # Errors
+///
+/// DATA_LOSS saying what is missing or damaged; errors that keep the question from being answered.
+pub fn check_complete(prefix: &Path) -> Result<()> {
+    let incomplete = |error: Error| match error.code() {
+        Code::NotFound | Code::OutOfRange | Code::FailedPrecondition => {
+            error.with_code(Code::DataLoss)
+        }
+        _ => error,
+    };
+    let reader = open::open(prefix).map_err(incomplete)?;
+    let named = reader.furthest_extents().map_err(incomplete)?;
+    for extent in named {
+        reader.locate(&extent).map_err(incomplete)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! The latest checkpoint of a folder, by its state file.
+
+use std::path::{Path, PathBuf};
+
+use super::{find, previous};
+use crate::error::{Code, Error, Result};
+use crate::state;
+
+/// How the latest checkpoint is found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LatestOptions<'a> {
+    /// Name of the state file; `checkpoint` if there is none.
+    pub latest_filename: Option<&'a str>,
+    /// Whether to take the last complete entry of the state file if the one it names is not.
+    pub fall_back: bool,
+    /// Whether to try a path that is gone as the folder and the path's last part, for a folder that
+    /// was moved.
+    pub rebase: bool,
+}
+
+/// The latest checkpoint.
+#[derive(Clone, Debug)]
+pub struct Latest {
+    /// Its prefix.
+    pub prefix: PathBuf,
+    /// Why it is not the one that the state file names, if it is not.
+    pub fell_back: Option<Error>,
+}
+
+/// Finds the latest checkpoint of `dir`.
+///
+/// # Errors
+///
+/// NOT_FOUND without a state file; DATA_LOSS when the checkpoint that it names is incomplete, or the
+/// state file cannot be parsed; INVALID_ARGUMENT for one without a path; PERMISSION_DENIED.
+pub fn latest_checkpoint(dir: &Path, options: LatestOptions<'_>) -> Result<Latest> {
+    let file = state::state_file(dir, options.latest_filename);
+    let state = state::get_checkpoint_state(dir, options.latest_filename)?.ok_or_else(|| {
+        Error::not_found(format!("no checkpoint state file; dir={}", dir.display()))
+            .with_file(&file)
+    })?;
+    let named = match try_path(dir, &state.model_checkpoint_path, options.rebase) {
+        Ok(prefix) => {
+            return Ok(Latest {
+                prefix,
+                fell_back: None,
+            });
+        }
+        Err(error) => error,
+    };
+    // What cannot be read now may be there nevertheless: an older one must not take its place.
+    let lost = matches!(named.code(), Code::DataLoss | Code::InvalidArgument);
+    if options.fall_back && lost {
+        for path in state.all_model_checkpoint_paths.iter().rev() {
+            if *path == state.model_checkpoint_path {
+                continue;
+            }
+            if let Ok(prefix) = try_path(dir, path, options.rebase) {
+                return Ok(Latest {
+                    prefix,
+                    fell_back: Some(named),
+                });
+            }
+        }
+    }
+    Err(named)
+}
+
+/// The prefix to use for a recorded path, which must be complete.
+fn try_path(dir: &Path, path: &str, rebase: bool) -> Result<PathBuf> {
+    let incomplete = |prefix: &Path, error: Error| {
+        let code = if error.code() == Code::PermissionDenied {
+            error.code()
+        } else {
+            Code::DataLoss
+        };
+        error.with_code(code).with_prefix(format_args!(
+            "latest checkpoint is incomplete; prefix={}: ",
+            prefix.display()
+        ))
+    };
+    let recorded = Path::new(path);
+    // An interrupted save may have recorded the copy of what it was overwriting; the prefix itself
+    // opens through that copy, or is whole again.
+    if let Some(original) = previous::original(recorded)
+        && find::check_complete(original).is_ok()
+    {
+        return Ok(original.to_owned());
+    }
+    let error = match find::check_complete(recorded) {
+        Ok(()) => return Ok(recorded.to_owned()),
+        Err(error) => error,
+    };
+    let moved = recorded.file_name().map(|name| dir.join(name));
+    if let Some(moved) = moved.filter(|_| rebase && matches!(find::exists(recorded), Ok(false))) {
+        return match find::check_complete(&moved) {
+            Ok(()) => Ok(moved),
+            Err(error) => Err(incomplete(&moved, error)),
+        };
+    }
+    Err(incomplete(recorded, error))
+}

@@ -1,0 +1,199 @@
+//! The reader of a checkpoint, whatever its format.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::restore::{self, RestoreOutcome, Verify};
+use super::tensor::RestoreTensor;
+use super::view::{self, View, ViewOptions};
+use super::{open, verify};
+use crate::bundle::{BundleReader, DataExtent, Entry, Listing, Stored};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::shape::Shape;
+use crate::transfer::Call;
+
+/// An open checkpoint. Any number of threads may use it at once.
+///
+/// The index and up to 256 data files are open, so that they stay readable when retention deletes
+/// the checkpoint; nothing of the index but its first block is held in memory.
+#[derive(Debug)]
+pub struct Reader(BundleReader);
+
+impl Reader {
+    /// Opens the checkpoint at `prefix`, which is taken literally.
+    ///
+    /// # Errors
+    ///
+    /// NOT_FOUND when there is none; DATA_LOSS when its index cannot be read; INVALID_ARGUMENT when
+    /// `prefix` is the path of one of a checkpoint's files, or the version is not for this library.
+    pub fn open(prefix: &Path) -> Result<Self> {
+        open::open(prefix).map(Self)
+    }
+
+    /// The prefix that was opened.
+    pub fn prefix(&self) -> &Path {
+        self.0.prefix()
+    }
+
+    /// Number of data files.
+    pub fn num_shards(&self) -> u32 {
+        self.0.num_shards()
+    }
+
+    /// Number of tensors, those whose entry is damaged included. Goes through the index.
+    ///
+    /// # Errors
+    ///
+    /// DATA_LOSS when a block of the index is damaged.
+    pub fn num_tensors(&self) -> Result<usize> {
+        let mut listing = self.0.list();
+        let mut num = 0;
+        while listing.next()?.is_some() {
+            num += 1;
+        }
+        Ok(num)
+    }
+
+    /// Goes through all tensors in key order.
+    pub fn entries(&self) -> Entries<'_> {
+        Entries(self.0.list())
+    }
+
+    /// What the index says of one tensor.
+    ///
+    /// # Errors
+    ///
+    /// NOT_FOUND; DATA_LOSS when its entry, or the block it would be in, is damaged.
+    pub fn find(&self, key: &[u8]) -> Result<TensorInfo> {
+        let entry = self.0.lookup().entry(key)?;
+        Ok(TensorInfo::new(key.to_owned(), entry))
+    }
+
+    /// Restores `tensors`; see [`RestoreOutcome`]. With `keep_going`, the failure of one tensor does
+    /// not keep the others from being restored.
+    ///
+    /// # Errors
+    ///
+    /// Only those that concern no single tensor: destinations that overlap, no memory.
+    pub fn restore(
+        &self,
+        tensors: &mut [RestoreTensor<'_>],
+        verify: Verify,
+        keep_going: bool,
+        call: &mut Call<'_>,
+    ) -> Result<RestoreOutcome> {
+        let started = Instant::now();
+        let outcome = restore::restore(&self.0, tensors, verify, keep_going, call);
+        call.finish(started);
+        outcome
+    }
+
+    /// Maps the tensor `key` where it lies in its data file.
+    ///
+    /// # Errors
+    ///
+    /// FAILED_PRECONDITION for data that cannot be used in place.
+    pub fn view(&self, key: &[u8], options: ViewOptions) -> Result<View> {
+        view::view(&self.0, key, options)
+    }
+
+    /// Checks every checksum and hands each thing that is broken to `damage`.
+    ///
+    /// # Errors
+    ///
+    /// Only what keeps the checkpoint from being verified at all: CANCELLED, no memory.
+    pub fn verify(&self, damage: &mut dyn FnMut(Error), call: &mut Call<'_>) -> Result<()> {
+        let started = Instant::now();
+        let verified = verify::verify(&self.0, damage, call);
+        call.finish(started);
+        verified
+    }
+}
+
+/// An iteration over the tensors of a checkpoint, in key order.
+pub struct Entries<'a>(Listing<'a>);
+
+impl Entries<'_> {
+    /// The next tensor: its key, and what the index says of it, or what is wrong with its entry.
+    /// `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// DATA_LOSS, once and at the end, when a block of the index is damaged: the entries of all other
+    /// blocks have been delivered then.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the outer result ends the iteration"
+    )]
+    pub fn next(&mut self) -> Result<Option<(Vec<u8>, Result<TensorInfo>)>> {
+        let Some((key, entry)) = self.0.next()? else {
+            return Ok(None);
+        };
+        let info = entry.map(|entry| TensorInfo::new(key.clone(), entry));
+        Ok(Some((key, info)))
+    }
+}
+
+/// What an index says of one tensor.
+#[derive(Clone, Debug)]
+pub struct TensorInfo {
+    /// Its name.
+    pub key: Vec<u8>,
+    /// Its data type.
+    pub dtype: DType,
+    /// Its shape; of the full tensor if it is partitioned.
+    pub shape: Shape,
+    /// Bytes in the data files; of a partitioned tensor of strings 0, because its entry does not say.
+    pub size: u64,
+    /// Number of the data file; 0 for a partitioned tensor.
+    pub shard_id: u32,
+    /// First byte there; 0 for a partitioned tensor.
+    pub offset: u64,
+    /// CRC-32C of the bytes, unmasked; 0 for a partitioned tensor.
+    pub crc32c: u32,
+    /// The slices in which it is stored, such as `0,2:-`; empty if it is stored whole.
+    pub slices: Vec<String>,
+}
+
+impl TensorInfo {
+    fn new(key: Vec<u8>, entry: Entry) -> Self {
+        let Entry {
+            dtype,
+            shape,
+            stored,
+        } = entry;
+        let (extent, slices) = match stored {
+            Stored::Whole(extent) => (extent, Vec::new()),
+            Stored::Slices { slices, .. } => {
+                let size = dtype
+                    .size()
+                    .and_then(|size| shape.byte_size(size))
+                    .unwrap_or(0);
+                let extent = DataExtent {
+                    shard_id: 0,
+                    offset: 0,
+                    size,
+                    crc32c: 0,
+                };
+                (extent, slices.iter().map(ToString::to_string).collect())
+            }
+        };
+        let DataExtent {
+            shard_id,
+            offset,
+            size,
+            crc32c,
+        } = extent;
+        Self {
+            key,
+            dtype,
+            shape,
+            size,
+            shard_id,
+            offset,
+            crc32c,
+            slices,
+        }
+    }
+}

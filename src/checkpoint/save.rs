@@ -1,0 +1,272 @@
+//! Saves a list of tensors as a V2 checkpoint.
+//!
+//! Names, dtypes, shapes and slices of all tensors are checked before anything is written. The data
+//! files and then the index are written under temporary names, and become the checkpoint in one step
+//! at the end ([`publish`](super::publish)).
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::device_name;
+use super::layout::Layout as FileLayout;
+use super::publish::Publication;
+use super::tensor::{SaveData, SaveTensor};
+use super::update;
+use crate::bundle::{BundleWriter, StringsToSave};
+use crate::error::{Error, Result};
+use crate::io::dir::create_parent;
+use crate::io::write::TempFile;
+use crate::naming;
+use crate::state;
+use crate::transfer::Call;
+use crate::transfer::write::{self, Layout, Source, WriteTensor};
+
+/// How a checkpoint is saved. The defaults are TensorFlow's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SaveOptions {
+    /// Appended to the prefix as `-<step>`.
+    pub global_step: Option<i64>,
+    /// Whether the step is written with at least eight digits.
+    pub pad_step_number: bool,
+    /// Whether the state file `checkpoint` beside the prefix is to name this checkpoint.
+    pub update_state: bool,
+    /// Whether the state file is to hold relative paths.
+    pub save_relative_paths: bool,
+    /// Whether to leave out every fsync. The checkpoint then survives a crash of the process, but
+    /// not one of the system.
+    pub no_sync: bool,
+    /// Whether every device string gets a data file of its own.
+    pub shard_by_device: bool,
+    /// Most bytes of a data file, as far as whole tensors allow; 0 = no limit.
+    pub max_shard_size: u64,
+    /// Alignment of every tensor in its data file in bytes, a power of two up to a MiB; 0 and 1 pack,
+    /// as TensorFlow does, which reads either.
+    pub alignment: u64,
+}
+
+/// Largest alignment in bytes.
+const MAX_ALIGNMENT: u64 = 1 << 20;
+
+/// Saves `tensors` to `prefix` and returns the prefix with its step.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT for tensors or options that do not fit together; the system's errors naming the
+/// file; CANCELLED. Every earlier checkpoint is then as it was.
+pub fn save(
+    prefix: &Path,
+    tensors: &[SaveTensor<'_>],
+    options: &SaveOptions,
+    call: &mut Call<'_>,
+) -> Result<PathBuf> {
+    let started = Instant::now();
+    let saved = save_numbered(numbered(prefix, options)?, tensors, options, call);
+    call.finish(started);
+    saved
+}
+
+fn save_numbered(
+    prefix: PathBuf,
+    tensors: &[SaveTensor<'_>],
+    options: &SaveOptions,
+    call: &mut Call<'_>,
+) -> Result<PathBuf> {
+    let alignment = check_alignment(options.alignment)?;
+    if tensors.is_empty() {
+        return Err(Error::invalid_argument("No variables to save"));
+    }
+    let mut bundle = BundleWriter::new();
+    let shards = assign_shards(tensors, options)?;
+    let numbers = describe(tensors, &shards, &mut bundle)?;
+    let writes: Vec<WriteTensor<'_>> = tensors
+        .iter()
+        .zip(&shards)
+        .map(|(tensor, &shard_id)| to_write(tensor, shard_id))
+        .collect();
+    let layout = Layout::new(&writes, alignment)?;
+    let num_shards = u32::try_from(layout.shard_sizes.len()).unwrap_or(u32::MAX);
+
+    create_parent(&prefix, !options.no_sync)?;
+    let mut files = Vec::with_capacity(layout.shard_sizes.len());
+    for (shard_id, &size) in (0..num_shards).zip(&layout.shard_sizes) {
+        let file = TempFile::create(&naming::data_file(&prefix, shard_id, num_shards))?;
+        file.reserve(size)?;
+        files.push(file);
+    }
+    call.stats.num_tensors = tensors.len() as u64;
+    call.stats.bytes += layout.places.iter().map(|&(_, size)| size).sum::<u64>();
+    call.progress
+        .start(layout.shard_sizes.iter().sum(), tensors.len() as u64)?;
+    let crcs = write::execute(call, &writes, &layout, &files).map_err(|error| {
+        let key = error
+            .tensor_index()
+            .and_then(|index| tensors.get(index))
+            .map(|tensor| tensor.key);
+        if let Some(key) = key {
+            error.with_key(key)
+        } else {
+            error
+        }
+    })?;
+
+    for (index, ((&number, &shard_id), &crc)) in numbers.iter().zip(&shards).zip(&crcs).enumerate()
+    {
+        bundle.place(number, layout.extent(index, shard_id, crc));
+    }
+    let commit = TempFile::create(&naming::index_file(&prefix))?;
+    let mut index = bundle
+        .finish(num_shards, commit.appender())
+        .map_err(|error| error.with_file(commit.path()))?;
+    std::io::Write::flush(&mut index).map_err(|error| Error::io(&error, commit.path()))?;
+    drop(index);
+
+    call.progress.report()?;
+    publish(&prefix, files, commit, options, call)?;
+    Ok(prefix)
+}
+
+fn numbered(prefix: &Path, options: &SaveOptions) -> Result<PathBuf> {
+    let bytes = prefix.as_os_str().as_encoded_bytes();
+    if bytes.is_empty() || bytes.ends_with(b"/") {
+        return Err(Error::invalid_argument(format!(
+            "the prefix has no file name; prefix={}",
+            prefix.display()
+        )));
+    }
+    Ok(match options.global_step {
+        Some(step) => naming::numbered_prefix(prefix, step, options.pad_step_number),
+        None => prefix.to_owned(),
+    })
+}
+
+fn check_alignment(alignment: u64) -> Result<u64> {
+    match alignment {
+        0 => Ok(1),
+        _ if alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT => Ok(alignment),
+        _ => Err(Error::invalid_argument(format!(
+            "alignment must be a power of two up to {MAX_ALIGNMENT}; alignment={alignment}"
+        ))),
+    }
+}
+
+/// The shard of each tensor.
+///
+/// Devices are numbered in the order of their strings, as TensorFlow's Saver sorts them; a shard that
+/// reaches `max_shard_size` is followed by another one of the same device.
+fn assign_shards(tensors: &[SaveTensor<'_>], options: &SaveOptions) -> Result<Vec<u32>> {
+    let mut order: Vec<(String, usize)> = Vec::with_capacity(tensors.len());
+    for (index, tensor) in tensors.iter().enumerate() {
+        let device = if options.shard_by_device {
+            device_name::canonical(tensor.device_name)
+                .map_err(|error| error.with_tensor_index(index).with_key(tensor.key))?
+        } else {
+            String::new()
+        };
+        order.push((device, index));
+    }
+    // Stable: within a device the order of the call stays.
+    order.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut shards = vec![0; tensors.len()];
+    let mut shard_id = 0;
+    let mut shard_size = 0u64;
+    let mut last_device: Option<&str> = None;
+    for (device, index) in &order {
+        let size = tensors.get(*index).map_or(0, SaveTensor::size);
+        let full = options.max_shard_size != 0
+            && shard_size > 0
+            && shard_size.saturating_add(size) > options.max_shard_size;
+        if last_device.is_some_and(|last| last != device) || full {
+            shard_id += 1;
+            shard_size = 0;
+        }
+        last_device = Some(device);
+        shard_size = shard_size.saturating_add(size);
+        if let Some(shard) = shards.get_mut(*index) {
+            *shard = shard_id;
+        }
+    }
+    Ok(shards)
+}
+
+/// Checks all tensors and adds their keys to the bundle. Returns each one's number there.
+fn describe(
+    tensors: &[SaveTensor<'_>],
+    shards: &[u32],
+    bundle: &mut BundleWriter,
+) -> Result<Vec<usize>> {
+    let mut numbers = vec![0; tensors.len()];
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    // By shard, because a merge of one index per shard lists the slices of a tensor in this order.
+    order.sort_by_key(|&index| shards.get(index));
+    for index in order {
+        let (Some(tensor), Some(&shard_id)) = (tensors.get(index), shards.get(index)) else {
+            continue;
+        };
+        let place = |error: Error| error.with_tensor_index(index).with_key(tensor.key);
+        let spec = tensor.check().map_err(place)?;
+        let number = bundle
+            .add(
+                tensor.key,
+                tensor.dtype,
+                &tensor.shape,
+                spec.as_ref(),
+                shard_id,
+            )
+            .map_err(place)?;
+        if let Some(slot) = numbers.get_mut(index) {
+            *slot = number;
+        }
+    }
+    bundle.check_slices()?;
+    Ok(numbers)
+}
+
+fn to_write<'a>(tensor: &SaveTensor<'a>, shard_id: u32) -> WriteTensor<'a> {
+    let source = match &tensor.data {
+        SaveData::Bytes(span) => Source::Bytes(*span),
+        SaveData::Strings(elements) => Source::Strings(StringsToSave(elements.clone())),
+    };
+    WriteTensor { shard_id, source }
+}
+
+impl SaveTensor<'_> {
+    /// Bytes in the data file.
+    fn size(&self) -> u64 {
+        to_write(self, 0).source.size()
+    }
+}
+
+fn publish(
+    prefix: &Path,
+    files: Vec<TempFile>,
+    commit: TempFile,
+    options: &SaveOptions,
+    call: &mut Call<'_>,
+) -> Result<()> {
+    let dir = state::paths::dirname(prefix);
+    let state_file = state::state_file(&dir, None);
+    let state = if options.update_state {
+        let text = update::with_latest(&state_file, prefix, options.save_relative_paths)?;
+        Some(text.into_bytes())
+    } else {
+        None
+    };
+    let started = Instant::now();
+    let progress = RefCell::new(&mut call.progress);
+    let publication = Publication {
+        prefix: prefix.to_owned(),
+        layout: FileLayout::v2(&super::v2_data_files),
+        data: files,
+        commit,
+        state_file,
+        state,
+        sync: !options.no_sync,
+        check: &|| progress.borrow_mut().report(),
+    };
+    let published = publication.publish();
+    if !options.no_sync {
+        call.stats.sync_ns += u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    }
+    published
+}

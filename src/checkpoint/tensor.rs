@@ -1,0 +1,160 @@
+//! Tensors as a caller describes them: what to save, and where to restore to.
+
+use crate::bundle::StringTensor;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::memory::{DestSpan, SourceSpan};
+use crate::shape::Shape;
+use crate::slices::ShapeAndSlice;
+
+/// A tensor to be saved.
+#[derive(Debug)]
+pub struct SaveTensor<'a> {
+    /// Name in the checkpoint: any bytes, at least one.
+    pub key: &'a [u8],
+    /// Data type.
+    pub dtype: DType,
+    /// Shape, row-major; that of the slice if there is a [`slice_spec`](Self::slice_spec).
+    pub shape: Shape,
+    /// TensorFlow's `shape_and_slice`, such as `4 6 0,2:-`; empty for a whole tensor.
+    pub slice_spec: &'a str,
+    /// TensorFlow's device string, empty if it has none; decides the shard where that is asked for.
+    pub device_name: &'a str,
+    /// The elements.
+    pub data: SaveData<'a>,
+}
+
+/// The elements of a tensor to be saved, row-major.
+#[derive(Clone, Debug)]
+pub enum SaveData<'a> {
+    /// Elements of a fixed size, little-endian.
+    Bytes(SourceSpan<'a>),
+    /// Elements of `DType::String`.
+    Strings(Vec<SourceSpan<'a>>),
+}
+
+/// A tensor to be restored.
+#[derive(Debug)]
+pub struct RestoreTensor<'a> {
+    /// Name in the checkpoint.
+    pub key: &'a [u8],
+    /// Data type, which must be the stored one.
+    pub dtype: DType,
+    /// Shape, which must be the stored one, or that of the slice.
+    pub shape: Shape,
+    /// TensorFlow's `shape_and_slice`; empty for the whole tensor.
+    pub slice_spec: &'a str,
+    /// Where the elements go.
+    pub data: RestoreData<'a>,
+}
+
+/// Where the elements of a restored tensor go, row-major.
+#[derive(Debug)]
+pub enum RestoreData<'a> {
+    /// Memory of exactly the tensor's size, for elements of a fixed size.
+    Bytes(DestSpan<'a>),
+    /// For `DType::String`.
+    Strings(&'a mut StringTensor),
+}
+
+/// Parses a spec; `None` for the empty one.
+pub(super) fn parse_spec(spec: &str) -> Result<Option<ShapeAndSlice>> {
+    if spec.is_empty() {
+        Ok(None)
+    } else {
+        ShapeAndSlice::parse(spec).map(Some)
+    }
+}
+
+/// Whether a dtype can be saved and restored.
+///
+/// # Errors
+///
+/// UNIMPLEMENTED for handles and for variants, whose values only TensorFlow can decode.
+pub(super) fn check_dtype(dtype: DType) -> Result<()> {
+    match dtype {
+        DType::Resource | DType::Variant => Err(Error::unimplemented(format!(
+            "tensors of this dtype can be neither saved nor restored; dtype={dtype}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+impl SaveTensor<'_> {
+    /// Checks what can be known without the other tensors, and parses the spec.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT when sizes, shape and spec do not fit each other, with TensorFlow's text where
+    /// it has one; UNIMPLEMENTED for a dtype that cannot be saved.
+    pub(super) fn check(&self) -> Result<Option<ShapeAndSlice>> {
+        check_dtype(self.dtype)?;
+        let spec = parse_spec(self.slice_spec)?;
+        if spec
+            .as_ref()
+            .is_some_and(|spec| spec.slice_shape != self.shape)
+        {
+            return Err(Error::invalid_argument(format!(
+                "Slice in shape_and_slice specification does not match the shape of the tensor to  \
+                 save: {}, tensor: {}",
+                self.slice_spec, self.shape
+            )));
+        }
+        let (have, want) = match &self.data {
+            SaveData::Bytes(span) => (
+                Some(span.len() as u64).filter(|_| self.dtype.size().is_some()),
+                self.dtype
+                    .size()
+                    .and_then(|size| self.shape.byte_size(size)),
+            ),
+            SaveData::Strings(elements) => (
+                Some(elements.len() as u64).filter(|_| self.dtype == DType::String),
+                Some(self.shape.num_elements()),
+            ),
+        };
+        if have.is_none() || have != want {
+            return Err(size_mismatch(self.dtype, &self.shape, have, want));
+        }
+        Ok(spec)
+    }
+}
+
+impl RestoreTensor<'_> {
+    /// As [`SaveTensor::check`].
+    pub(super) fn check(&self) -> Result<Option<ShapeAndSlice>> {
+        check_dtype(self.dtype)?;
+        let spec = parse_spec(self.slice_spec)?;
+        if let Some(spec) = spec.as_ref().filter(|spec| spec.slice_shape != self.shape) {
+            return Err(Error::invalid_argument(format!(
+                "shape of the tensor is not that of the slice in shape_and_slice; spec={} \
+                 slice_shape={} shape={}",
+                self.slice_spec, spec.slice_shape, self.shape
+            )));
+        }
+        match &self.data {
+            RestoreData::Strings(_) if self.dtype == DType::String => Ok(spec),
+            RestoreData::Strings(_) => Err(size_mismatch(self.dtype, &self.shape, None, None)),
+            RestoreData::Bytes(span) => {
+                let want = self
+                    .dtype
+                    .size()
+                    .and_then(|size| self.shape.byte_size(size));
+                let have = Some(span.len() as u64);
+                if have == want {
+                    Ok(spec)
+                } else {
+                    Err(size_mismatch(self.dtype, &self.shape, have, want))
+                }
+            }
+        }
+    }
+}
+
+fn size_mismatch(dtype: DType, shape: &Shape, have: Option<u64>, want: Option<u64>) -> Error {
+    let text = |size: Option<u64>| size.map_or("none".to_owned(), |size| size.to_string());
+    Error::invalid_argument(format!(
+        "memory does not have the size of the tensor; dtype={dtype} shape={shape} size={} expected={}",
+        text(have),
+        text(want)
+    ))
+}

@@ -1,0 +1,161 @@
+//! Checks every checksum of a checkpoint.
+
+use crate::bundle::{
+    BundleReader, DataExtent, Entry, Lookup, Stored, StringTensor, verify_variant,
+};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::slices::SliceSet;
+use crate::transfer::Call;
+use crate::transfer::read::{self, Piece, Target};
+
+/// Tensors whose pieces are read in one go: it bounds the memory that the plan takes.
+const BATCH: usize = 1 << 16;
+
+/// Reads everything that the index names and hands each thing that is broken to `damage`: damaged
+/// blocks of the index, bad entries, data that is missing or whose checksum differs.
+///
+/// # Errors
+///
+/// Only what keeps the checkpoint from being verified at all: CANCELLED, no memory.
+pub fn verify(
+    reader: &BundleReader,
+    damage: &mut dyn FnMut(Error),
+    call: &mut Call<'_>,
+) -> Result<()> {
+    let (bytes, tensors) = totals(reader);
+    call.stats.num_tensors = tensors;
+    call.stats.bytes = bytes;
+    call.progress.start(bytes, tensors)?;
+    let mut lookup = reader.lookup();
+    let mut listing = reader.list();
+    let mut batch = Batch {
+        reader,
+        tensors: Vec::new(),
+        pieces: Vec::new(),
+    };
+    loop {
+        match listing.next() {
+            Ok(Some((key, Ok(entry)))) => {
+                if let Err(error) = batch.add(&key, &entry, &mut lookup, call) {
+                    if error.code() == crate::error::Code::Cancelled {
+                        return Err(error);
+                    }
+                    damage(error.with_key(&key));
+                }
+            }
+            Ok(Some((key, Err(error)))) => damage(error.with_key(&key)),
+            Ok(None) => break,
+            Err(error) => {
+                damage(error);
+                break;
+            }
+        }
+        if batch.tensors.len() >= BATCH {
+            batch.run(damage, call)?;
+        }
+    }
+    batch.run(damage, call)
+}
+
+/// Bytes and tensors that the index names.
+fn totals(reader: &BundleReader) -> (u64, u64) {
+    let (mut bytes, mut tensors) = (0u64, 0);
+    let mut listing = reader.list();
+    while let Ok(Some((_, entry))) = listing.next() {
+        tensors += 1;
+        let size = entry
+            .ok()
+            .and_then(|entry| match (&entry.stored, entry.dtype.size()) {
+                (Stored::Whole(extent), _) => Some(extent.size),
+                (Stored::Slices { .. }, Some(size)) => entry.shape.byte_size(size),
+                (Stored::Slices { .. }, None) => None,
+            });
+        bytes = bytes.saturating_add(size.unwrap_or(0));
+    }
+    (bytes, tensors)
+}
+
+/// Tensors of a fixed element size, to be read together.
+struct Batch<'r> {
+    reader: &'r BundleReader,
+    tensors: Vec<Vec<u8>>,
+    pieces: Vec<Piece<'static>>,
+}
+
+impl Batch<'_> {
+    fn add(
+        &mut self,
+        key: &[u8],
+        entry: &Entry,
+        lookup: &mut Lookup<'_>,
+        call: &mut Call<'_>,
+    ) -> Result<()> {
+        for (extent, num_elements) in extents(key, entry, lookup)? {
+            let file = self.reader.locate(&extent)?;
+            if entry.dtype.size().is_some() {
+                self.pieces.push(Piece {
+                    tensor: self.tensors.len(),
+                    file,
+                    extent,
+                    check: true,
+                    swap: 1,
+                    target: Target::Discard,
+                });
+                continue;
+            }
+            let place = |error: Error| error.with_file(file.path()).with_offset(extent.offset);
+            let data = file.read_vec(extent.offset, extent.size)?;
+            let bundle = self.reader.prefix().display().to_string();
+            match entry.dtype {
+                DType::Variant => {
+                    verify_variant(&data, num_elements, &extent, &bundle).map_err(place)?
+                }
+                DType::String => {
+                    let big_endian = self.reader.is_big_endian();
+                    StringTensor::decode(data, num_elements, big_endian, &extent, &bundle, true)
+                        .map_err(place)?;
+                }
+                other => {
+                    return Err(Error::unimplemented(format!(
+                        "cannot be verified; dtype={other}"
+                    )));
+                }
+            }
+            call.stats.bytes_verified += extent.size;
+            call.progress.advance(extent.size, 1)?;
+        }
+        self.tensors.push(key.to_owned());
+        Ok(())
+    }
+
+    fn run(&mut self, damage: &mut dyn FnMut(Error), call: &mut Call<'_>) -> Result<()> {
+        let bundle = self.reader.prefix().display().to_string();
+        let pieces = std::mem::take(&mut self.pieces);
+        let tensors = std::mem::take(&mut self.tensors);
+        let outcome = read::execute(call, &bundle, pieces, tensors.len(), true)?;
+        for (index, error) in outcome.failed {
+            let key = tensors.get(index).map_or(&[][..], Vec::as_slice);
+            damage(error.with_key(key));
+        }
+        outcome.ended.map_or(Ok(()), Err)
+    }
+}
+
+/// The stored pieces of a tensor, each with its number of elements.
+fn extents(key: &[u8], entry: &Entry, lookup: &mut Lookup<'_>) -> Result<Vec<(DataExtent, u64)>> {
+    match &entry.stored {
+        Stored::Whole(extent) => Ok(vec![(*extent, entry.shape.num_elements())]),
+        Stored::Slices { slices, .. } => {
+            let _: SliceSet = lookup.slice_set(key, &entry.shape, slices)?;
+            let piece = |slice| {
+                let extent = lookup.slice(key, entry, slice)?;
+                Ok((
+                    extent,
+                    crate::slices::TensorSlice::shape_within(slice, &entry.shape)?.num_elements(),
+                ))
+            };
+            slices.iter().map(piece).collect()
+        }
+    }
+}

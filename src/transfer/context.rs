@@ -1,0 +1,132 @@
+//! What outlives a call: the number of threads and the memory budget that calls share.
+
+use std::time::Instant;
+
+use super::budget::{self, Budget, Reservation};
+use super::{Progress, Stats};
+use crate::error::Result;
+
+/// How a [`Context`] is made. Zero stands for the default throughout.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ContextOptions {
+    /// Most bytes that the library holds for all calls on the context together, beside the caller's
+    /// memory; 0 = 64 MiB, at least 2 MiB.
+    pub max_host_bytes: u64,
+    /// Threads that move bytes, the calling one included; 0 = one per core that the process may use,
+    /// at most 16.
+    pub num_threads: u32,
+}
+
+/// Most threads chosen by default: beyond it neither memory nor storage got faster on the machines
+/// known.
+const MAX_DEFAULT_THREADS: usize = 16;
+
+/// Resources that calls share. Any number of calls may use one at the same time.
+#[derive(Debug)]
+pub struct Context {
+    budget: Budget,
+    num_threads: usize,
+}
+
+impl Context {
+    /// Makes a context.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT for a budget below the minimum.
+    pub fn new(options: ContextOptions) -> Result<Self> {
+        let num_threads = match usize::try_from(options.num_threads) {
+            Ok(0) | Err(_) => std::thread::available_parallelism()
+                .map_or(1, std::num::NonZero::get)
+                .min(MAX_DEFAULT_THREADS),
+            Ok(num) => num,
+        };
+        Ok(Self {
+            budget: Budget::new(options.max_host_bytes)?,
+            num_threads,
+        })
+    }
+
+    /// Threads that move bytes, the calling one included.
+    pub fn num_threads(&self) -> usize {
+        self.num_threads
+    }
+
+    /// Takes what a call needs: buffers of up to `buffer` bytes for `num_threads` threads, within the
+    /// budget and the call's own limit `max_host_bytes` (0 = none).
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT for a limit below the minimum.
+    pub(super) fn admit(
+        &self,
+        num_threads: usize,
+        buffer: usize,
+        max_host_bytes: u64,
+    ) -> Result<Admission<'_>> {
+        let wanted = (num_threads as u64).saturating_mul(buffer as u64);
+        let limit = budget::check_limit(max_host_bytes)?.unwrap_or(u64::MAX);
+        let least = SMALLEST_BUFFER;
+        let reservation = self.budget.reserve(wanted.min(limit), least);
+        // Fewer threads rather than buffers too small to be worth a system call.
+        let most = usize::try_from(reservation.bytes() / SMALLEST_BUFFER).unwrap_or(usize::MAX);
+        let num_threads = num_threads.min(most).max(1);
+        let share = usize::try_from(reservation.bytes()).unwrap_or(usize::MAX) / num_threads;
+        // Whole pages, so that blocks of a buffer's size end on element boundaries.
+        let buffer = share.min(buffer) & !4095;
+        Ok(Admission {
+            reservation,
+            num_threads,
+            buffer,
+        })
+    }
+}
+
+/// Smallest buffer of a thread in bytes.
+const SMALLEST_BUFFER: u64 = 64 << 10;
+
+/// What [`Context::admit`] granted, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Admission<'a> {
+    reservation: Reservation<'a>,
+    /// Threads to use.
+    pub num_threads: usize,
+    /// Bytes of each thread's buffer.
+    pub buffer: usize,
+}
+
+impl Admission<'_> {
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        self.reservation.bytes()
+    }
+}
+
+/// What every call brings along, and what it leaves behind.
+pub struct Call<'a> {
+    /// Threads and budget.
+    pub context: &'a Context,
+    /// The call's own limit in bytes, 0 for the context's.
+    pub max_host_bytes: u64,
+    /// Told how far the call is; may cancel it.
+    pub progress: Progress<'a>,
+    /// What the call did.
+    pub stats: Stats,
+}
+
+impl<'a> Call<'a> {
+    /// A call on `context`, without a limit of its own and without progress.
+    pub fn new(context: &'a Context) -> Self {
+        Self {
+            context,
+            max_host_bytes: 0,
+            progress: Progress::new(None),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Notes how long the call took.
+    pub(crate) fn finish(&mut self, started: Instant) {
+        self.stats.elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    }
+}

@@ -1,0 +1,32 @@
+//! Moves the bytes of tensors between data files and memory.
+//!
+//! A call is planned first: every tensor's place in the files is known and checked before the first
+//! byte moves, and the work is cut into items that any thread can do in any order ([`read`],
+//! [`write`]). [`pipeline`] then runs the items on a few threads, the calling one among them, with
+//! progress and cancellation. Checksums are computed on each chunk while it is in the cache, and
+//! combined per tensor at the end.
+//!
+//! Only this module sees files and memory together.
+
+#![forbid(unsafe_code)]
+
+mod budget;
+mod context;
+mod pipeline;
+mod progress;
+pub mod read;
+mod stats;
+pub mod write;
+
+pub use context::{Call, Context, ContextOptions};
+pub use pipeline::Stop;
+pub use progress::{Progress, ProgressFn, Update};
+pub use stats::Stats;
+
+/// Bytes that are read or copied and then summed at once: small enough to stay in a core's L2 cache
+/// between the two, large enough that the system call costs little.
+const CHUNK: usize = 256 << 10;
+
+/// Most bytes of one work item. The checksums of a tensor's items are combined, about a microsecond
+/// each.
+const ITEM: usize = 4 << 20;

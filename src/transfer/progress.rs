@@ -1,0 +1,136 @@
+//! Tells the caller how far a call is, and lets it cancel.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// Bytes of tensors moved so far.
+    pub bytes_done: u64,
+    /// Bytes of tensors to move in all.
+    pub bytes_total: u64,
+    /// Tensors complete so far.
+    pub tensors_done: u64,
+    /// Tensors in all.
+    pub tensors_total: u64,
+}
+
+/// Called on the calling thread only; `false` cancels the call.
+pub type ProgressFn<'a> = dyn FnMut(&Update) -> bool + 'a;
+
+/// Least time between two calls of the callback, other than the first and the last: often enough for
+/// the promise of one per 100 ms of work, rarely enough to cost nothing.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Counts what is done, on any thread, and reports it on the calling one.
+pub struct Progress<'a> {
+    callback: Option<Box<ProgressFn<'a>>>,
+    last: Option<Instant>,
+    counters: Counters,
+    bytes_total: u64,
+    tensors_total: u64,
+}
+
+/// What worker threads count.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Bytes of tensors moved.
+    pub bytes: AtomicU64,
+    /// Tensors complete.
+    pub tensors: AtomicU64,
+}
+
+impl<'a> Progress<'a> {
+    /// Reports to `callback`, if there is one.
+    pub fn new(callback: Option<Box<ProgressFn<'a>>>) -> Self {
+        Self {
+            callback,
+            last: None,
+            counters: Counters::default(),
+            bytes_total: 0,
+            tensors_total: 0,
+        }
+    }
+
+    /// Says what there is to do, and reports for the first time.
+    ///
+    /// # Errors
+    ///
+    /// CANCELLED if the callback says so, here and below.
+    pub fn start(&mut self, bytes_total: u64, tensors_total: u64) -> Result<()> {
+        self.bytes_total = bytes_total;
+        self.tensors_total = tensors_total;
+        self.report()
+    }
+
+    /// The counters, and a function that reports if it is time to.
+    pub(super) fn split(&mut self) -> (&Counters, impl FnMut() -> Result<()>) {
+        let Self {
+            callback,
+            last,
+            counters,
+            bytes_total,
+            tensors_total,
+        } = self;
+        let counters = &*counters;
+        let totals = (*bytes_total, *tensors_total);
+        let poll = move || {
+            if callback.is_none() || last.is_some_and(|last| last.elapsed() < INTERVAL) {
+                return Ok(());
+            }
+            *last = Some(Instant::now());
+            call(callback, counters, totals)
+        };
+        (counters, poll)
+    }
+
+    /// Counts what the calling thread did itself, and reports if it is time to.
+    ///
+    /// # Errors
+    ///
+    /// CANCELLED.
+    pub fn advance(&mut self, bytes: u64, tensors: u64) -> Result<()> {
+        self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.counters.tensors.fetch_add(tensors, Ordering::Relaxed);
+        let (_, mut poll) = self.split();
+        poll()
+    }
+
+    /// Reports now: the last chance to cancel before something becomes visible.
+    ///
+    /// # Errors
+    ///
+    /// CANCELLED.
+    pub fn report(&mut self) -> Result<()> {
+        self.last = Some(Instant::now());
+        call(
+            &mut self.callback,
+            &self.counters,
+            (self.bytes_total, self.tensors_total),
+        )
+    }
+}
+
+fn call(
+    callback: &mut Option<Box<ProgressFn<'_>>>,
+    counters: &Counters,
+    (bytes_total, tensors_total): (u64, u64),
+) -> Result<()> {
+    let Some(callback) = callback else {
+        return Ok(());
+    };
+    let update = Update {
+        bytes_done: counters.bytes.load(Ordering::Relaxed),
+        bytes_total,
+        tensors_done: counters.tensors.load(Ordering::Relaxed),
+        tensors_total,
+    };
+    if callback(&update) {
+        Ok(())
+    } else {
+        Err(Error::cancelled("cancelled by the progress callback"))
+    }
+}

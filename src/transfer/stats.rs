@@ -1,0 +1,24 @@
+//! What a call did, in numbers.
+
+/// Figures of one save or restore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Tensors that the call was asked to move.
+    pub num_tensors: u64,
+    /// Bytes of tensors saved or restored.
+    pub bytes: u64,
+    /// Bytes read from or written to data files, gaps between tensors included.
+    pub bytes_io: u64,
+    /// Bytes read whose checksum was checked.
+    pub bytes_verified: u64,
+    /// System calls that read or wrote tensor data.
+    pub num_io: u64,
+    /// Wall clock of the call in nanoseconds.
+    pub elapsed_ns: u64,
+    /// Of which waiting for data to become durable.
+    pub sync_ns: u64,
+    /// Most bytes of buffers that the call held at once.
+    pub peak_host_bytes: u64,
+    /// Threads that moved bytes, the calling one included.
+    pub num_threads: u32,
+}
