@@ -42,6 +42,8 @@
 #![deny(missing_docs)]
 
 pub(crate) mod bundle;
+#[doc(hidden)]
+pub mod capi;
 pub(crate) mod checkpoint;
 pub(crate) mod checksum;
 pub(crate) mod coding;

@@ -1,0 +1,87 @@
+//! Context
+//!
+//! What outlives a call: the number of threads, and the memory that all calls on the context may hold
+//! together. Wherever a context is taken, NULL stands for one that is made for the call.
+
+use std::sync::Arc;
+
+use super::error::{tfckpt_code, tfckpt_error};
+use super::handle::{
+    Sized, borrow, check_out, free, guard, init_struct, into_handle, put, read_struct,
+};
+use crate::{Context, ContextOptions, Result};
+
+/// Resources that calls share. Any number of calls may use one at the same time.
+pub struct tfckpt_context(Arc<Context>);
+
+/// How a context is made. All zeros is the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tfckpt_context_options {
+    /// sizeof(tfckpt_context_options)
+    pub struct_size: usize,
+    /// Most bytes that the library holds for all calls on the context together, beyond the caller's
+    /// memory and what it hands to the caller; 0 = 64 MiB, the least is 2 MiB. A call waits until
+    /// what it needs is free.
+    pub max_host_bytes: u64,
+    /// Threads of a call, the calling one included; 0 = one per core that the process may use, at
+    /// most 16.
+    pub num_threads: u32,
+}
+
+// SAFETY: `repr(C)`, begins with its size, integers only.
+unsafe impl Sized for tfckpt_context_options {
+    const NAME: &'static str = "tfckpt_context_options";
+}
+
+/// Sets *options to the default; struct_size is sizeof(tfckpt_context_options).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_context_options_init(
+    options: *mut tfckpt_context_options,
+    struct_size: usize,
+) -> tfckpt_code {
+    // SAFETY: `options` is NULL or has that size, by the header's rules.
+    unsafe { guard(std::ptr::null_mut(), || init_struct(options, struct_size)) }
+}
+
+/// Makes a context. options may be NULL. INVALID_ARGUMENT for a budget below the minimum.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_context_new(
+    options: *const tfckpt_context_options,
+    context_out: *mut *mut tfckpt_context,
+    error_out: *mut *mut tfckpt_error,
+) -> tfckpt_code {
+    // SAFETY: pointers are NULL or valid, by the header's rules.
+    unsafe {
+        guard(error_out, || {
+            check_out(context_out, "context_out")?;
+            let options = read_struct(options)?;
+            let context = Context::new(ContextOptions {
+                max_host_bytes: options.max_host_bytes,
+                num_threads: options.num_threads,
+            })?;
+            put(context_out, into_handle(tfckpt_context(Arc::new(context))));
+            Ok(())
+        })
+    }
+}
+
+/// Frees a context. NULL is accepted. Readers made with it keep what they need of it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_context_free(context: *mut tfckpt_context) {
+    // SAFETY: NULL or a context that the caller owns.
+    unsafe { free(context) }
+}
+
+/// The context that a pointer names, or one for this call.
+///
+/// # Safety
+///
+/// `context` must be NULL or live.
+pub(super) unsafe fn context_or_new(context: *const tfckpt_context) -> Result<Arc<Context>> {
+    // SAFETY: the caller's promise.
+    match unsafe { borrow(context) } {
+        Some(context) => Ok(context.0.clone()),
+        None => Ok(Arc::new(Context::new(ContextOptions::default())?)),
+    }
+}

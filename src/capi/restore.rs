@@ -1,0 +1,221 @@
+//! Restoring
+//!
+//! A restore fills the caller's memory. Names, dtypes, shapes and slices of all tensors are compared
+//! with the checkpoint before the first byte is written, and every checksum is verified unless the
+//! caller asks for less.
+//!
+//! With codes_out, an array of one code per tensor, the failure of one tensor does not keep the others
+//! from being restored: TFCKPT_OK means complete and verified, an error that the contents are
+//! undefined, TFCKPT_ABORTED that the tensor was not attempted. Without it the first failure ends the
+//! call. Either way the call returns the code of the first tensor of the array that failed.
+
+use std::ffi::{c_char, c_void};
+
+use super::context::{context_or_new, tfckpt_context};
+use super::error::{TFCKPT_ABORTED, TFCKPT_OK, tfckpt_code, tfckpt_error};
+use super::handle::{Sized, array_mut, guard, init_struct, path, read_struct};
+use super::progress::{tfckpt_progress_fn, to_progress};
+use super::stats::{put_stats, tfckpt_stats};
+use super::tensor::{read_tensors, tfckpt_tensor};
+use crate::{Call, Context, Error, Reader, RestoreTensor, Result, StringTensor, Verify};
+
+/// Every stored piece that a request touches is read and verified whole, as TensorFlow does.
+pub const TFCKPT_VERIFY_FULL: i32 = 0;
+/// Pieces that are needed whole are verified; of others only the bytes needed are read, unverified.
+pub const TFCKPT_VERIFY_FETCHED: i32 = 1;
+/// Nothing is verified.
+pub const TFCKPT_VERIFY_NONE: i32 = 2;
+
+/// How tensors are restored. All zeros is the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tfckpt_restore_options {
+    /// sizeof(tfckpt_restore_options)
+    pub struct_size: usize,
+    /// NULL = the reader's, or one for this call.
+    pub context: *const tfckpt_context,
+    /// TFCKPT_VERIFY_*
+    pub verify: i32,
+    /// As in tfckpt_context_options, for this call; 0 = the context's alone.
+    pub max_host_bytes: u64,
+    /// NULL = no progress.
+    pub progress: tfckpt_progress_fn,
+    /// Passed to progress.
+    pub user_data: *mut c_void,
+    /// Filled if not NULL.
+    pub stats: *mut tfckpt_stats,
+}
+
+// SAFETY: `repr(C)`, begins with its size, integers, pointers and an optional function only.
+unsafe impl Sized for tfckpt_restore_options {
+    const NAME: &'static str = "tfckpt_restore_options";
+}
+
+/// Sets *options to the default; struct_size is sizeof(tfckpt_restore_options).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_restore_options_init(
+    options: *mut tfckpt_restore_options,
+    struct_size: usize,
+) -> tfckpt_code {
+    // SAFETY: `options` is NULL or has that size, by the header's rules.
+    unsafe { guard(std::ptr::null_mut(), || init_struct(options, struct_size)) }
+}
+
+/// Opens the checkpoint prefix, restores num_tensors tensors from it and closes it. options and
+/// codes_out may be NULL. Memory of two tensors must not overlap.
+///
+/// # Errors
+///
+/// NOT_FOUND for a checkpoint or key that is not there; INVALID_ARGUMENT for a dtype or shape that
+/// differs, with TensorFlow's text; DATA_LOSS for a checksum that differs; OUT_OF_RANGE for a data file
+/// that is too short; CANCELLED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_restore(
+    prefix: *const c_char,
+    tensors: *const tfckpt_tensor,
+    num_tensors: usize,
+    options: *const tfckpt_restore_options,
+    codes_out: *mut tfckpt_code,
+    error_out: *mut *mut tfckpt_error,
+) -> tfckpt_code {
+    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
+    unsafe {
+        guard(error_out, || {
+            let prefix = path(prefix, "prefix")?;
+            let options = read_struct(options)?;
+            let context = context_or_new(options.context)?;
+            let request = Request::read(tensors, num_tensors, &options, codes_out)?;
+            request.run(&Reader::open(prefix)?, &options, &context)
+        })
+    }
+}
+
+/// A restore as C describes it, its arrays checked.
+pub(super) struct Request<'c> {
+    tensors: Vec<tfckpt_tensor>,
+    verify: Verify,
+    codes: Option<&'c mut [std::mem::MaybeUninit<tfckpt_code>]>,
+}
+
+impl Request<'_> {
+    /// Reads the arguments; each code is ABORTED until there is another.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT for an array or option that cannot be used.
+    ///
+    /// # Safety
+    ///
+    /// As [`tfckpt_restore`].
+    pub(super) unsafe fn read(
+        tensors: *const tfckpt_tensor,
+        num_tensors: usize,
+        options: &tfckpt_restore_options,
+        codes_out: *mut tfckpt_code,
+    ) -> Result<Self> {
+        let verify = match options.verify {
+            TFCKPT_VERIFY_FULL => Verify::Full,
+            TFCKPT_VERIFY_FETCHED => Verify::Fetched,
+            TFCKPT_VERIFY_NONE => Verify::None,
+            other => {
+                return Err(Error::invalid_argument(format!(
+                    "unknown verify; verify={other}"
+                )));
+            }
+        };
+        // SAFETY: the caller's promise, for both.
+        let tensors = unsafe { read_tensors(tensors, num_tensors) }?;
+        let mut codes = None;
+        if !codes_out.is_null() {
+            // SAFETY: as above.
+            let array = unsafe { array_mut(codes_out, num_tensors, "codes_out") }?;
+            array.iter_mut().for_each(|code| {
+                code.write(TFCKPT_ABORTED);
+            });
+            codes = Some(array);
+        }
+        Ok(Self {
+            tensors,
+            verify,
+            codes,
+        })
+    }
+
+    /// Restores, and writes codes, strings and figures.
+    ///
+    /// # Errors
+    ///
+    /// The error that ended the call, or that of the first tensor that failed.
+    ///
+    /// # Safety
+    ///
+    /// As [`tfckpt_restore`].
+    pub(super) unsafe fn run(
+        self,
+        reader: &Reader,
+        options: &tfckpt_restore_options,
+        context: &Context,
+    ) -> Result<()> {
+        let Self {
+            tensors,
+            verify,
+            codes,
+        } = self;
+        let keep_going = codes.is_some();
+        let mut strings = vec![StringTensor::default(); tensors.len()];
+        let mut results: Vec<Option<Result<()>>> = tensors.iter().map(|_| None).collect();
+        // Descriptions that cannot be used are left out; `indices` leads back from the others.
+        let mut requests: Vec<RestoreTensor<'_>> = Vec::with_capacity(tensors.len());
+        let mut indices = Vec::with_capacity(tensors.len());
+        for (index, ((tensor, strings), result)) in tensors
+            .iter()
+            .zip(&mut strings)
+            .zip(&mut results)
+            .enumerate()
+        {
+            // SAFETY: the caller's promise.
+            match unsafe { tensor.to_restore(strings) } {
+                Ok(request) => {
+                    requests.push(request);
+                    indices.push(index);
+                }
+                Err(error) if keep_going => *result = Some(Err(error.with_tensor_index(index))),
+                Err(error) => return Err(error.with_tensor_index(index)),
+            }
+        }
+        let mut call = Call::new(context);
+        call.max_host_bytes = options.max_host_bytes;
+        call.progress = to_progress(options.progress, options.user_data);
+        let outcome = reader.restore(&mut requests, verify, keep_going, &mut call);
+        drop(requests);
+        // SAFETY: the caller's promise.
+        unsafe { put_stats(options.stats, &call.stats) }?;
+        let outcome = outcome.map_err(|error| error.reindexed(&indices))?;
+        for (result, &index) in outcome.results.into_iter().zip(&indices) {
+            if let Some(slot) = results.get_mut(index) {
+                *slot = Some(result.map_err(|error| error.reindexed(&indices)));
+            }
+        }
+        let mut first = outcome.ended.map(|error| error.reindexed(&indices));
+        let mut codes = codes.map(|codes| codes.iter_mut());
+        for ((tensor, strings), result) in tensors.iter().zip(strings).zip(results) {
+            let code = match result {
+                Some(Ok(())) => {
+                    // SAFETY: a tensor of strings that was restored passed `to_restore`.
+                    unsafe { tensor.put_strings(strings) };
+                    TFCKPT_OK
+                }
+                Some(Err(error)) => {
+                    let code = error.code() as tfckpt_code;
+                    first.get_or_insert(error);
+                    code
+                }
+                None => TFCKPT_ABORTED,
+            };
+            if let Some(slot) = codes.as_mut().and_then(Iterator::next) {
+                slot.write(code);
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,77 @@
+//! Figures
+//!
+//! Options have a field for a tfckpt_stats, which the call fills, also when it fails.
+
+use super::error::tfckpt_code;
+use super::handle::{Sized, guard, init_struct, write_struct};
+use crate::{Result, Stats};
+
+/// What a call did, in numbers.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tfckpt_stats {
+    /// sizeof(tfckpt_stats); set by the caller.
+    pub struct_size: usize,
+    /// Tensors that the call was asked to move.
+    pub num_tensors: u64,
+    /// Bytes of tensors saved or restored.
+    pub bytes: u64,
+    /// Bytes read from or written to data files, gaps between tensors included.
+    pub bytes_io: u64,
+    /// Bytes read whose checksum was checked.
+    pub bytes_verified: u64,
+    /// System calls that read or wrote tensor data.
+    pub num_io: u64,
+    /// Wall clock of the call in nanoseconds.
+    pub elapsed_ns: u64,
+    /// Of which waiting until a save was durable and published.
+    pub sync_ns: u64,
+    /// Most bytes of buffers that the call held at once.
+    pub peak_host_bytes: u64,
+    /// Threads that moved bytes, the calling one included.
+    pub num_threads: u32,
+}
+
+// SAFETY: `repr(C)`, begins with its size, integers only.
+unsafe impl Sized for tfckpt_stats {
+    const NAME: &'static str = "tfckpt_stats";
+}
+
+/// Sets *stats to zeros; struct_size is sizeof(tfckpt_stats).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_stats_init(
+    stats: *mut tfckpt_stats,
+    struct_size: usize,
+) -> tfckpt_code {
+    // SAFETY: `stats` is NULL or has that size, by the header's rules.
+    unsafe { guard(std::ptr::null_mut(), || init_struct(stats, struct_size)) }
+}
+
+/// Fills the caller's struct, if there is one.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT if its size is not set.
+///
+/// # Safety
+///
+/// `out` must be NULL or valid for reads and writes of its own size.
+pub(super) unsafe fn put_stats(out: *mut tfckpt_stats, stats: &Stats) -> Result<()> {
+    if out.is_null() {
+        return Ok(());
+    }
+    let value = tfckpt_stats {
+        struct_size: 0,
+        num_tensors: stats.num_tensors,
+        bytes: stats.bytes,
+        bytes_io: stats.bytes_io,
+        bytes_verified: stats.bytes_verified,
+        num_io: stats.num_io,
+        elapsed_ns: stats.elapsed_ns,
+        sync_ns: stats.sync_ns,
+        peak_host_bytes: stats.peak_host_bytes,
+        num_threads: stats.num_threads,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { write_struct(out, &value) }
+}

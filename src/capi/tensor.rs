@@ -1,0 +1,363 @@
+//! Tensors
+//!
+//! A tfckpt_tensor describes one tensor of a save or restore: its key in the checkpoint, dtype, shape,
+//! and the caller's memory. Nothing of it is kept beyond the call.
+
+use std::ffi::{c_char, c_void};
+
+use super::error::tfckpt_code;
+use super::handle::{
+    Sized, array, borrow, check_out, free, guard, guard_value, init_struct, into_handle, put,
+    read_struct, struct_size, text,
+};
+use crate::{
+    DType, DestSpan, Error, RestoreData, RestoreTensor, Result, SaveData, SaveTensor, Shape,
+    SourceSpan, StringTensor,
+};
+
+/// A tensor in host memory, as tfckpt_tensor.device_type. 1, DLPack's kDLCPU, means the same.
+pub const TFCKPT_DEVICE_HOST: i32 = 0;
+
+/// DLPack's kDLCPU.
+const DLPACK_CPU: i32 = 1;
+
+/// One element of a DT_STRING tensor to be saved.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tfckpt_string {
+    /// Its bytes, not NUL-terminated; NULL is accepted if size is 0.
+    pub data: *const c_void,
+    /// Number of bytes.
+    pub size: usize,
+}
+
+/// A tensor to be saved or restored. In an array the first element's struct_size is the stride.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tfckpt_tensor {
+    /// sizeof(tfckpt_tensor)
+    pub struct_size: usize,
+    /// Name in the checkpoint: any bytes, at least one.
+    pub key: *const c_char,
+    /// Length of the key in bytes.
+    pub key_size: usize,
+    /// TFCKPT_DTYPE_*; a restore wants the stored one.
+    pub dtype: i32,
+    /// Number of dimensions; 0 for a scalar, at most 254.
+    pub rank: i32,
+    /// Sizes of the dimensions, outermost first; NULL if rank is 0. A restore wants the stored shape,
+    /// or that of the slice.
+    pub shape: *const i64,
+    /// The elements, row-major. A save only reads them; one that changes meanwhile is saved as a
+    /// mixture, with a valid checksum. Of DT_STRING: an array of tfckpt_string for a save; for a
+    /// restore the address of a tfckpt_strings *, which is set on success and then the caller's.
+    pub data: *mut c_void,
+    /// Exact size of what data points to in bytes.
+    pub size: usize,
+    /// TFCKPT_DEVICE_HOST.
+    pub device_type: i32,
+    /// Number of the device; 0 for the host.
+    pub device_id: i32,
+    /// TensorFlow's device string, such as "/device:CPU:1", or NULL. Decides the data file in a save
+    /// with shard_by_device.
+    pub device_name: *const c_char,
+    /// TensorFlow's shape_and_slice, such as "4 6 0,2:-" for the first two rows of a tensor of shape
+    /// [4,6]; shape is then that of the slice. NULL or "" for a whole tensor.
+    pub slice_spec: *const c_char,
+    /// NULL for host memory.
+    pub stream: *mut c_void,
+    /// 0.
+    pub flags: u32,
+    /// Name of the variable, if it differs from the key; NULL otherwise.
+    pub variable_name: *const c_char,
+}
+
+// SAFETY: `repr(C)`, begins with its size, integers and pointers only.
+unsafe impl Sized for tfckpt_tensor {
+    const NAME: &'static str = "tfckpt_tensor";
+}
+
+/// Sets *tensor to zeros; struct_size is sizeof(tfckpt_tensor).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_tensor_init(
+    tensor: *mut tfckpt_tensor,
+    struct_size: usize,
+) -> tfckpt_code {
+    // SAFETY: `tensor` is NULL or has that size, by the header's rules.
+    unsafe { guard(std::ptr::null_mut(), || init_struct(tensor, struct_size)) }
+}
+
+/// The elements of a restored DT_STRING tensor, row-major; owned by the caller.
+pub struct tfckpt_strings(StringTensor);
+
+/// Number of elements; 0 for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_strings_num(strings: *const tfckpt_strings) -> usize {
+    // SAFETY: NULL or live, by the header's rules; so below.
+    guard_value(0, || {
+        unsafe { borrow(strings) }.map_or(0, |strings| strings.0.len())
+    })
+}
+
+/// Element i, not NUL-terminated, and its length in bytes in *size_out (which may be NULL). Borrowed
+/// from strings; NULL if there is no such element.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_strings_get(
+    strings: *const tfckpt_strings,
+    i: usize,
+    size_out: *mut usize,
+) -> *const c_char {
+    guard_value(std::ptr::null(), || {
+        // SAFETY: as above; `size_out` is NULL or valid for a write.
+        unsafe {
+            let element = borrow(strings).and_then(|strings| strings.0.get(i));
+            put(size_out, element.map_or(0, <[u8]>::len));
+            element.map_or(std::ptr::null(), |element| element.as_ptr().cast())
+        }
+    })
+}
+
+/// Frees restored strings. NULL is accepted.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_strings_free(strings: *mut tfckpt_strings) {
+    // SAFETY: NULL or strings that the caller owns.
+    unsafe { free(strings) }
+}
+
+/// The descriptions in an array whose elements may be longer than this library knows.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT for NULL, a size that is not set, or sizes that differ; UNIMPLEMENTED for fields
+/// that this version does not know.
+///
+/// # Safety
+///
+/// `tensors` must be NULL or an array of `num` elements of the first one's size, valid during the call.
+pub(super) unsafe fn read_tensors(
+    tensors: *const tfckpt_tensor,
+    num: usize,
+) -> Result<Vec<tfckpt_tensor>> {
+    if num == 0 {
+        return Ok(Vec::new());
+    }
+    check_out(tensors.cast_mut(), "tensors")?;
+    // SAFETY: at least one element is there, and it has a size.
+    let stride = unsafe { struct_size(tensors) }?;
+    let too_many = || Error::invalid_argument(format!("too many tensors; num_tensors={num}"));
+    stride
+        .checked_mul(num)
+        .filter(|&size| isize::try_from(size).is_ok())
+        .ok_or_else(too_many)?;
+    let mut descriptions = Vec::new();
+    descriptions
+        .try_reserve_exact(num)
+        .map_err(|_| too_many())?;
+    for index in 0..num {
+        // SAFETY: inside the array, by the caller's promise.
+        let description = unsafe { read_struct(tensors.byte_add(index * stride)) };
+        let description = description.map_err(|error| error.with_tensor_index(index))?;
+        if description.struct_size != stride {
+            return Err(Error::invalid_argument(format!(
+                "tensors of one array differ in struct_size; struct_size={} first={stride}",
+                description.struct_size
+            ))
+            .with_tensor_index(index));
+        }
+        descriptions.push(description);
+    }
+    Ok(descriptions)
+}
+
+/// What saves and restores have in common.
+struct Common<'a> {
+    key: &'a [u8],
+    dtype: DType,
+    shape: Shape,
+    slice_spec: &'a str,
+    device_name: &'a str,
+}
+
+impl tfckpt_tensor {
+    /// Checks and borrows the description.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT naming the field; UNIMPLEMENTED for a device or flag not known.
+    ///
+    /// # Safety
+    ///
+    /// Pointers must be NULL or valid, for `'a`, for what the header says they point to.
+    unsafe fn common<'a>(&self) -> Result<Common<'a>> {
+        // SAFETY: the caller's promise, for all of the block.
+        unsafe {
+            let key: &[u8] = array(self.key.cast(), self.key_size, "key")?;
+            let place = |error: Error| error.with_key(key);
+            if key.is_empty() {
+                return Err(Error::invalid_argument("key is empty"));
+            }
+            let dtype = DType::from_number(self.dtype).ok_or_else(|| {
+                place(Error::invalid_argument(format!(
+                    "unknown data type; dtype={}",
+                    self.dtype
+                )))
+            })?;
+            let rank = usize::try_from(self.rank)
+                .ok()
+                .filter(|&rank| rank <= Shape::MAX_RANK);
+            let rank = rank.ok_or_else(|| {
+                place(Error::invalid_argument(format!(
+                    "rank is out of range; rank={}",
+                    self.rank
+                )))
+            })?;
+            let dims: &[i64] = array(self.shape, rank, "shape").map_err(place)?;
+            let shape = Shape::new(dims).map_err(place)?;
+            if !matches!(self.device_type, TFCKPT_DEVICE_HOST | DLPACK_CPU)
+                || !self.stream.is_null()
+            {
+                return Err(place(Error::unimplemented(format!(
+                    "only host memory is supported; device_type={}",
+                    self.device_type
+                ))));
+            }
+            if self.flags != 0 {
+                let flags = self.flags;
+                return Err(place(Error::unimplemented(format!(
+                    "unknown flags; flags={flags:#x}"
+                ))));
+            }
+            let slice_spec = text(self.slice_spec, "slice_spec")
+                .map_err(place)?
+                .unwrap_or("");
+            let device_name = text(self.device_name, "device_name")
+                .map_err(place)?
+                .unwrap_or("");
+            if self.data.is_null() && self.size != 0 {
+                return Err(place(Error::invalid_argument("data is NULL")));
+            }
+            Ok(Common {
+                key,
+                dtype,
+                shape,
+                slice_spec,
+                device_name,
+            })
+        }
+    }
+
+    /// The tensor to save.
+    ///
+    /// # Errors
+    ///
+    /// As `common`.
+    ///
+    /// # Safety
+    ///
+    /// As `common`; `data` must be readable for `'a` from any thread.
+    pub(super) unsafe fn to_save<'a>(&self) -> Result<SaveTensor<'a>> {
+        // SAFETY: the caller's promise, for all of the block.
+        unsafe {
+            let Common {
+                key,
+                dtype,
+                shape,
+                slice_spec,
+                device_name,
+            } = self.common()?;
+            let data = if dtype == DType::String {
+                let elements = self
+                    .strings_to_save()
+                    .map_err(|error| error.with_key(key))?;
+                SaveData::Strings(elements)
+            } else {
+                SaveData::Bytes(SourceSpan::from_raw_parts(self.data.cast(), self.size))
+            };
+            Ok(SaveTensor {
+                key,
+                dtype,
+                shape,
+                slice_spec,
+                device_name,
+                data,
+            })
+        }
+    }
+
+    unsafe fn strings_to_save<'a>(&self) -> Result<Vec<SourceSpan<'a>>> {
+        if !self.size.is_multiple_of(size_of::<tfckpt_string>()) {
+            return Err(Error::invalid_argument(format!(
+                "size of a tensor of strings is that of an array of tfckpt_string; size={}",
+                self.size
+            )));
+        }
+        let num = self.size / size_of::<tfckpt_string>();
+        // SAFETY: the caller's promise.
+        let elements: &[tfckpt_string] = unsafe { array(self.data.cast(), num, "data") }?;
+        let span = |element: &tfckpt_string| {
+            if element.data.is_null() && element.size != 0 {
+                return Err(Error::invalid_argument("an element's data is NULL"));
+            }
+            // SAFETY: the caller's promise.
+            Ok(unsafe { SourceSpan::from_raw_parts(element.data.cast(), element.size) })
+        };
+        elements.iter().map(span).collect()
+    }
+
+    /// The tensor to restore; one of strings goes to `strings` first.
+    ///
+    /// # Errors
+    ///
+    /// As `common`.
+    ///
+    /// # Safety
+    ///
+    /// As `common`; nothing else may access what `data` points to during `'a`.
+    pub(super) unsafe fn to_restore<'a>(
+        &self,
+        strings: &'a mut StringTensor,
+    ) -> Result<RestoreTensor<'a>> {
+        // SAFETY: the caller's promise, for all of the block.
+        unsafe {
+            let Common {
+                key,
+                dtype,
+                shape,
+                slice_spec,
+                ..
+            } = self.common()?;
+            let data = if dtype == DType::String {
+                if self.data.is_null() || self.size != size_of::<*mut tfckpt_strings>() {
+                    return Err(Error::invalid_argument(format!(
+                        "data of a tensor of strings is the address of a tfckpt_strings pointer; size={}",
+                        self.size
+                    ))
+                    .with_key(key));
+                }
+                RestoreData::Strings(strings)
+            } else {
+                RestoreData::Bytes(DestSpan::from_raw_parts(self.data.cast(), self.size))
+            };
+            Ok(RestoreTensor {
+                key,
+                dtype,
+                shape,
+                slice_spec,
+                data,
+            })
+        }
+    }
+
+    /// Hands restored strings to the caller.
+    ///
+    /// # Safety
+    ///
+    /// `data` must be as `to_restore` has checked it.
+    pub(super) unsafe fn put_strings(&self, strings: StringTensor) {
+        if self.dtype == DType::String as i32 {
+            let out: *mut *mut tfckpt_strings = self.data.cast();
+            // SAFETY: the caller's promise.
+            unsafe { put(out, into_handle(tfckpt_strings(strings))) };
+        }
+    }
+}
