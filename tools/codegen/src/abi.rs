@@ -84,14 +84,15 @@ macro_rules! constant {
 }
 
 macro_rules! layout {
-    ($out:ident, $module:ident::$name:ident, $($field:ident),*) => {
+    ($out:ident, $module:ident::$name:ident, $($field:ident),*) => {{
         type Struct = capi::$module::$name;
         writeln!($out, "{} {}", stringify!($name), size_of::<Struct>()).unwrap();
         $(
-            let (offset, size) = (offset_of!(Struct, $field), size_of_field(|s: &Struct| &s.$field));
+            let size = size_of_field(|it: &Struct| &it.$field);
+            let offset = offset_of!(Struct, $field);
             writeln!($out, "{}.{} {offset} {size}", stringify!($name), stringify!($field)).unwrap();
         )*
-    };
+    }};
 }
 
 fn size_of_field<S, F>(_field: fn(&S) -> &F) -> usize {

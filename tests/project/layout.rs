@@ -1,0 +1,1 @@
+//! Rewritten by `cargo run -p codegen`.
