@@ -22,3 +22,6 @@ sed -e "s|@PREFIX@|$prefix|" -e "s|@LIBDIR@|$libdir|" -e "s|@VERSION@|$version|"
     >"$destdir$libdir/pkgconfig/tfckpt.pc"
 chmod 644 "$destdir$libdir/pkgconfig/tfckpt.pc"
 echo "installed libtfckpt $version below $destdir$prefix"
+if [[ -z $destdir ]]; then
+    echo "if programs do not find it at run time: ldconfig, or LD_LIBRARY_PATH=$libdir"
+fi

@@ -11,8 +11,9 @@
 //!   and `# Implementation` stay behind: what only Rust needs to know goes there.
 //! - In the header are: `pub const TFCKPT_*`, `pub type tfckpt_*`, `pub struct tfckpt_*` and
 //!   `#[unsafe(no_mangle)] pub (unsafe) extern "C" fn tfckpt_*`, at the top level of the file and
-//!   without a `#[cfg]`. Any other public constant, type, struct or extern function is an error;
-//!   `pub(crate)` and `pub(super)` items are nobody's business.
+//!   without a `#[cfg]`. Any other public constant, type, struct or extern function is an error in
+//!   a chapter; `pub(crate)` and `pub(super)` items are nobody's business. Files that are no
+//!   chapter, such as `handle.rs`, export nothing to C.
 //! - Constants are literals, `i32`, `u32`, `i64` or `u64`. Neighbours without an empty line in
 //!   between become a table.
 //! - A struct with `#[repr(C)]` shows its fields; any other struct is opaque, is declared at the
@@ -82,15 +83,14 @@ pub fn chapters(root: &Path) -> Result<Vec<Source>, Box<dyn Error>> {
         if path.extension().is_none_or(|ext| ext != "rs") {
             continue;
         }
-        let source = Source::read(&path)?;
-        if !CHAPTERS.contains(&source.module.as_str()) {
-            if let Some(item) = source.items.first() {
-                let (module, name) = (&source.module, &item.name);
-                return Err(format!("{module} exports {name} but has no place in CHAPTERS").into());
-            }
-            if source.module != "mod" {
-                continue;
-            }
+        let module = path.file_stem().unwrap_or_default().to_string_lossy();
+        let is_chapter = CHAPTERS.contains(&module.as_ref());
+        let source = Source::read(&path, &module, is_chapter)?;
+        if let (false, Some(item)) = (is_chapter, source.items.first()) {
+            return Err(format!("{module} exports {} but is not in CHAPTERS", item.name).into());
+        }
+        if !is_chapter && module != "mod" {
+            continue;
         }
         chapters.push(source);
     }

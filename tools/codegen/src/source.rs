@@ -52,13 +52,10 @@ pub struct Field {
 }
 
 impl Source {
-    /// Reads `path`, one file of `src/capi`.
-    pub fn read(path: &Path) -> Result<Self, Box<dyn Error>> {
+    /// Reads `path`, the file of `module` in `src/capi`. In a chapter of the header everything
+    /// public is for C; in other files it is only what bears the library's prefix.
+    pub fn read(path: &Path, module: &str, is_chapter: bool) -> Result<Self, Box<dyn Error>> {
         let text = fs::read_to_string(path)?;
-        let module = path
-            .file_stem()
-            .map(|stem| stem.to_string_lossy().into_owned())
-            .ok_or("not a file")?;
         let file =
             syn::parse_file(&text).map_err(|error| format!("{}: {error}", path.display()))?;
 
@@ -67,7 +64,7 @@ impl Source {
         // Items for some builds only, such as those of the feature `test-panics`.
         let mut conditional = Vec::new();
         for item in &file.items {
-            let Some((attrs, exported)) = export(item)? else {
+            let Some((attrs, exported)) = export(item, is_chapter)? else {
                 continue;
             };
             if attrs.iter().any(|attr| attr.path().is_ident("cfg")) {
@@ -91,7 +88,7 @@ impl Source {
             declare(path, &mut items, &conditional)?;
         }
         Ok(Self {
-            module,
+            module: module.to_owned(),
             docs: docs(&file.attrs),
             items,
         })
@@ -126,7 +123,7 @@ fn literals(text: &str) -> Vec<(usize, usize, Item)> {
 
 /// The item's attributes, and the item as it goes into the header, its declaration still empty;
 /// `None` if it is not exported.
-fn export(item: &syn::Item) -> Result<Option<(&[syn::Attribute], Item)>, String> {
+fn export(item: &syn::Item, is_chapter: bool) -> Result<Option<(&[syn::Attribute], Item)>, String> {
     let (attrs, vis, ident, kind) = match item {
         syn::Item::Const(item) => (&item.attrs, &item.vis, &item.ident, Kind::Constant),
         syn::Item::Type(item) => (&item.attrs, &item.vis, &item.ident, Kind::Alias),
@@ -168,6 +165,9 @@ fn export(item: &syn::Item) -> Result<Option<(&[syn::Attribute], Item)>, String>
         _ => "tfckpt_",
     };
     if !name.starts_with(prefix) {
+        if !is_chapter {
+            return Ok(None);
+        }
         return Err(format!("{name} is public but does not start with {prefix}"));
     }
     let docs = docs(attrs);
@@ -198,7 +198,9 @@ fn docs(attrs: &[syn::Attribute]) -> Vec<String> {
             && let syn::Lit::Str(text) = &literal.lit
         {
             for line in text.value().split('\n') {
-                lines.push(line.strip_prefix(' ').unwrap_or(line).trim_end().to_owned());
+                let line = line.strip_prefix(' ').unwrap_or(line).trim_end();
+                // It would end the C comment.
+                lines.push(line.replace("*/", "* /"));
             }
         }
     }
