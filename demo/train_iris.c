@@ -80,7 +80,8 @@ static void describe(struct model *m, tfckpt_tensor tensors[NUM_TENSORS])
     *t++ = tensor("dense_1/bias", TFCKPT_DTYPE_FLOAT, 1, bias_1, m->bias_1, sizeof m->bias_1);
     *t++ = tensor("dense_1/bias/Adagrad", TFCKPT_DTYPE_FLOAT, 1, bias_1, m->bias_1_slot, sizeof m->bias_1_slot);
     *t++ = tensor("dense_1/kernel", TFCKPT_DTYPE_FLOAT, 2, kernel_1, m->kernel_1, sizeof m->kernel_1);
-    *t++ = tensor("dense_1/kernel/Adagrad", TFCKPT_DTYPE_FLOAT, 2, kernel_1, m->kernel_1_slot, sizeof m->kernel_1_slot);
+    *t++ = tensor("dense_1/kernel/Adagrad", TFCKPT_DTYPE_FLOAT, 2, kernel_1, m->kernel_1_slot,
+                  sizeof m->kernel_1_slot);
     *t++ = tensor("global_step", TFCKPT_DTYPE_INT64, 0, NULL, &m->global_step, sizeof m->global_step);
     *t++ = tensor("order", TFCKPT_DTYPE_INT32, 1, order, m->order, sizeof m->order);
     *t++ = tensor("rng_state", TFCKPT_DTYPE_UINT64, 0, NULL, &m->rng_state, sizeof m->rng_state);

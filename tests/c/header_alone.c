@@ -1,0 +1,2 @@
+/* Compiled, not run: the header needs nothing before it. */
+#include <tfckpt.h>

@@ -1,0 +1,278 @@
+/* Every function with each of its pointers NULL in turn: what must not be NULL is refused with INVALID_ARGUMENT and
+ * nothing is written anywhere; what may be NULL is really optional; freeing NULL does nothing. */
+#include "check.h"
+
+/* The call is refused, with an error object. It may use `error`. */
+#define REFUSED(call) CHECK_FAILS(call, TFCKPT_INVALID_ARGUMENT, error, "")
+/* The same without an error object: every `error_out` may be NULL. */
+#define REFUSED_QUIETLY(call) CHECK((call) == TFCKPT_INVALID_ARGUMENT)
+
+/* Stands for a handle that the caller had before: an output that a refused call must leave alone. */
+static char untouched;
+#define UNTOUCHED(type) ((type *)(void *)&untouched)
+#define IS_UNTOUCHED(pointer) CHECK((void *)(pointer) == (void *)&untouched)
+
+static void freeing_null_does_nothing(void)
+{
+    tfckpt_error_free(NULL);
+    tfckpt_string_free(NULL);
+    tfckpt_strings_free(NULL);
+    tfckpt_context_free(NULL);
+    tfckpt_reader_free(NULL);
+    tfckpt_entry_free(NULL);
+    tfckpt_entries_free(NULL);
+    tfckpt_view_free(NULL);
+    tfckpt_checkpoint_state_free(NULL);
+}
+
+static void getters_of_null_give_nothing(void)
+{
+    size_t size = 99;
+
+    CHECK(tfckpt_error_code(NULL) == TFCKPT_OK);
+    CHECK(tfckpt_error_message(NULL) == NULL);
+    CHECK(tfckpt_error_tensor_index(NULL) == -1);
+    CHECK(tfckpt_error_key(NULL, &size) == NULL);
+    CHECK(tfckpt_error_key(NULL, NULL) == NULL);
+    CHECK(tfckpt_error_file(NULL) == NULL);
+    CHECK(tfckpt_error_offset(NULL) == -1);
+
+    CHECK(tfckpt_strings_num(NULL) == 0);
+    CHECK(tfckpt_strings_get(NULL, 0, &size) == NULL);
+    CHECK(tfckpt_strings_get(NULL, 0, NULL) == NULL);
+
+    CHECK(tfckpt_reader_prefix(NULL) == NULL);
+    CHECK(tfckpt_reader_num_shards(NULL) == 0);
+    CHECK(tfckpt_entry_key(NULL, &size) == NULL);
+    CHECK(tfckpt_entry_key(NULL, NULL) == NULL);
+    CHECK(tfckpt_entry_code(NULL) == TFCKPT_OK);
+    CHECK(tfckpt_entry_message(NULL) == NULL);
+    CHECK(tfckpt_entry_dtype(NULL) == 0);
+    CHECK(tfckpt_entry_rank(NULL) == 0);
+    CHECK(tfckpt_entry_shape(NULL) == NULL);
+    CHECK(tfckpt_entry_size(NULL) == 0);
+    CHECK(tfckpt_entry_shard_id(NULL) == 0);
+    CHECK(tfckpt_entry_offset(NULL) == 0);
+    CHECK(tfckpt_entry_crc32c(NULL) == 0);
+    CHECK(tfckpt_entry_num_slices(NULL) == 0);
+    CHECK(tfckpt_entry_slice(NULL, 0) == NULL);
+    CHECK(tfckpt_view_data(NULL) == NULL);
+    CHECK(tfckpt_view_size(NULL) == 0);
+
+    CHECK(tfckpt_checkpoint_state_model_checkpoint_path(NULL) == NULL);
+    CHECK(tfckpt_checkpoint_state_num_paths(NULL) == 0);
+    CHECK(tfckpt_checkpoint_state_path(NULL, 0) == NULL);
+    CHECK(tfckpt_checkpoint_state_num_timestamps(NULL) == 0);
+    CHECK(tfckpt_checkpoint_state_timestamp(NULL, 0) == 0);
+    CHECK(tfckpt_checkpoint_state_last_preserved_timestamp(NULL) == 0);
+}
+
+static void initialisers(void)
+{
+    REFUSED_QUIETLY(tfckpt_tensor_init(NULL, sizeof(tfckpt_tensor)));
+    REFUSED_QUIETLY(tfckpt_stats_init(NULL, sizeof(tfckpt_stats)));
+    REFUSED_QUIETLY(tfckpt_context_options_init(NULL, sizeof(tfckpt_context_options)));
+    REFUSED_QUIETLY(tfckpt_save_options_init(NULL, sizeof(tfckpt_save_options)));
+    REFUSED_QUIETLY(tfckpt_restore_options_init(NULL, sizeof(tfckpt_restore_options)));
+    REFUSED_QUIETLY(tfckpt_latest_options_init(NULL, sizeof(tfckpt_latest_options)));
+    REFUSED_QUIETLY(tfckpt_reader_options_init(NULL, sizeof(tfckpt_reader_options)));
+    REFUSED_QUIETLY(tfckpt_verify_options_init(NULL, sizeof(tfckpt_verify_options)));
+    REFUSED_QUIETLY(tfckpt_update_options_init(NULL, sizeof(tfckpt_update_options)));
+    REFUSED_QUIETLY(tfckpt_remove_options_init(NULL, sizeof(tfckpt_remove_options)));
+}
+
+static void context(void)
+{
+    tfckpt_context *context = NULL;
+    tfckpt_error *error = NULL;
+
+    REFUSED(tfckpt_context_new(NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_context_new(NULL, NULL, NULL));
+    CHECK(tfckpt_context_new(NULL, &context, NULL) == TFCKPT_OK);
+    CHECK(context != NULL);
+    tfckpt_context_free(context);
+}
+
+static void save_and_restore(const char *prefix, const tfckpt_tensor *tensor)
+{
+    tfckpt_error *error = NULL;
+    char *prefix_out = &untouched;
+    tfckpt_code code = 99;
+
+    REFUSED(tfckpt_save(NULL, tensor, 1, NULL, &prefix_out, &error));
+    REFUSED(tfckpt_save(prefix, NULL, 1, NULL, &prefix_out, &error));
+    REFUSED_QUIETLY(tfckpt_save(NULL, NULL, 1, NULL, NULL, NULL));
+    IS_UNTOUCHED(prefix_out);
+    CHECK(tfckpt_save(prefix, tensor, 1, NULL, NULL, NULL) == TFCKPT_OK);
+
+    REFUSED(tfckpt_restore(NULL, tensor, 1, NULL, NULL, &error));
+    REFUSED(tfckpt_restore(prefix, NULL, 1, NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_restore(NULL, NULL, 1, NULL, NULL, NULL));
+    REFUSED(tfckpt_restore(NULL, tensor, 1, NULL, &code, &error));
+    CHECK(tfckpt_restore(prefix, tensor, 1, NULL, NULL, NULL) == TFCKPT_OK);
+    CHECK_OK(tfckpt_restore(prefix, NULL, 0, NULL, NULL, &error), error); /* no tensors: nothing to point to */
+
+    /* What `error` held before a call does not matter; success sets it to NULL. */
+    error = UNTOUCHED(tfckpt_error);
+    CHECK_OK(tfckpt_restore(prefix, tensor, 1, NULL, NULL, &error), error);
+}
+
+static void latest(const char *dir)
+{
+    tfckpt_error *error = NULL;
+    char *prefix_out = &untouched;
+
+    REFUSED(tfckpt_latest_checkpoint(NULL, NULL, &prefix_out, &error));
+    REFUSED(tfckpt_latest_checkpoint(dir, NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_latest_checkpoint(NULL, NULL, NULL, NULL));
+    CHECK(tfckpt_latest_checkpoint(dir, NULL, &prefix_out, NULL) == TFCKPT_NOT_FOUND);
+    IS_UNTOUCHED(prefix_out);
+}
+
+static void open_and_look_up(const char *prefix)
+{
+    tfckpt_reader *reader = UNTOUCHED(tfckpt_reader);
+    tfckpt_entry *entry = UNTOUCHED(tfckpt_entry);
+    tfckpt_entries *entries = UNTOUCHED(tfckpt_entries);
+    const tfckpt_entry *next = UNTOUCHED(tfckpt_entry);
+    tfckpt_error *error = NULL;
+    size_t num = 99;
+
+    REFUSED(tfckpt_reader_open(NULL, NULL, &reader, &error));
+    REFUSED(tfckpt_reader_open(prefix, NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_reader_open(NULL, NULL, NULL, NULL));
+    IS_UNTOUCHED(reader);
+    CHECK(tfckpt_reader_open(prefix, NULL, &reader, NULL) == TFCKPT_OK);
+
+    REFUSED(tfckpt_reader_num_tensors(NULL, &num, &error));
+    REFUSED(tfckpt_reader_num_tensors(reader, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_reader_num_tensors(NULL, &num, NULL));
+    CHECK(num == 99);
+    CHECK(tfckpt_reader_num_tensors(reader, &num, NULL) == TFCKPT_OK);
+
+    REFUSED(tfckpt_reader_find(NULL, "a", 1, &entry, &error));
+    REFUSED(tfckpt_reader_find(reader, NULL, 1, &entry, &error));
+    REFUSED(tfckpt_reader_find(reader, "a", 1, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_reader_find(NULL, "a", 1, &entry, NULL));
+    IS_UNTOUCHED(entry);
+    CHECK(tfckpt_reader_find(reader, "a", 1, &entry, NULL) == TFCKPT_OK);
+    CHECK(tfckpt_entry_key(entry, NULL) != NULL); /* the size may go unasked */
+    tfckpt_entry_free(entry);
+
+    REFUSED(tfckpt_reader_entries(NULL, &entries, &error));
+    REFUSED(tfckpt_reader_entries(reader, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_reader_entries(NULL, &entries, NULL));
+    IS_UNTOUCHED(entries);
+    CHECK(tfckpt_reader_entries(reader, &entries, NULL) == TFCKPT_OK);
+    REFUSED(tfckpt_entries_next(NULL, &next, &error));
+    REFUSED(tfckpt_entries_next(entries, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_entries_next(NULL, &next, NULL));
+    IS_UNTOUCHED(next);
+    CHECK(tfckpt_entries_next(entries, &next, NULL) == TFCKPT_OK);
+    CHECK(next != NULL); /* the refused calls did not move on */
+    tfckpt_entries_free(entries);
+    tfckpt_reader_free(reader);
+}
+
+static void read_with_a_reader(const char *prefix, const tfckpt_tensor *tensor)
+{
+    tfckpt_reader *reader = NULL;
+    tfckpt_view *view = UNTOUCHED(tfckpt_view);
+    tfckpt_error *error = NULL;
+    uint64_t num_damaged = 99;
+
+    CHECK_OK(tfckpt_reader_open(prefix, NULL, &reader, &error), error);
+    REFUSED(tfckpt_reader_restore(NULL, tensor, 1, NULL, NULL, &error));
+    REFUSED(tfckpt_reader_restore(reader, NULL, 1, NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_reader_restore(NULL, tensor, 1, NULL, NULL, NULL));
+    CHECK(tfckpt_reader_restore(reader, tensor, 1, NULL, NULL, NULL) == TFCKPT_OK);
+    CHECK_OK(tfckpt_reader_restore(reader, NULL, 0, NULL, NULL, &error), error);
+
+    REFUSED(tfckpt_reader_view(NULL, "a", 1, 0, &view, &error));
+    REFUSED(tfckpt_reader_view(reader, NULL, 1, 0, &view, &error));
+    REFUSED(tfckpt_reader_view(reader, "a", 1, 0, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_reader_view(NULL, "a", 1, 0, &view, NULL));
+    IS_UNTOUCHED(view);
+    CHECK(tfckpt_reader_view(reader, "a", 1, 0, &view, NULL) == TFCKPT_OK);
+    tfckpt_view_free(view);
+
+    REFUSED(tfckpt_reader_verify(NULL, NULL, &num_damaged, &error));
+    REFUSED_QUIETLY(tfckpt_reader_verify(NULL, NULL, &num_damaged, NULL));
+    CHECK(num_damaged == 99);
+    CHECK(tfckpt_reader_verify(reader, NULL, NULL, NULL) == TFCKPT_OK);
+    tfckpt_reader_free(reader);
+}
+
+static void checkpoint_state(const char *dir, const char *prefix)
+{
+    const char *prefixes[2] = {prefix, NULL};
+    tfckpt_checkpoint_state *state = UNTOUCHED(tfckpt_checkpoint_state);
+    tfckpt_update_options options = TFCKPT_UPDATE_OPTIONS_INIT;
+    tfckpt_error *error = NULL;
+    double mtimes[2] = {-1, -1};
+    int32_t exists = 99;
+    size_t num = 99;
+
+    REFUSED(tfckpt_get_checkpoint_state(NULL, NULL, &state, &error));
+    REFUSED(tfckpt_get_checkpoint_state(dir, NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_get_checkpoint_state(NULL, NULL, &state, NULL));
+    CHECK(tfckpt_get_checkpoint_state(dir, NULL, &state, NULL) == TFCKPT_NOT_FOUND);
+    IS_UNTOUCHED(state);
+
+    REFUSED(tfckpt_update_checkpoint_state(NULL, prefix, NULL, &error));
+    REFUSED(tfckpt_update_checkpoint_state(dir, NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_update_checkpoint_state(NULL, prefix, NULL, NULL));
+    options.num_paths = 1; /* but no array of paths */
+    REFUSED(tfckpt_update_checkpoint_state(dir, prefix, &options, &error));
+    options.num_paths = 2;
+    options.all_model_checkpoint_paths = prefixes; /* the second one is NULL */
+    REFUSED(tfckpt_update_checkpoint_state(dir, prefix, &options, &error));
+    options.num_paths = 1;
+    options.num_timestamps = 1; /* but no array of timestamps */
+    REFUSED(tfckpt_update_checkpoint_state(dir, prefix, &options, &error));
+    CHECK(tfckpt_get_checkpoint_state(dir, NULL, &state, NULL) == TFCKPT_NOT_FOUND);
+
+    REFUSED(tfckpt_checkpoint_exists(NULL, &exists, &error));
+    REFUSED(tfckpt_checkpoint_exists(prefix, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_checkpoint_exists(NULL, &exists, NULL));
+    CHECK(exists == 99);
+
+    REFUSED(tfckpt_get_checkpoint_mtimes(NULL, 1, mtimes, &num, &error));
+    REFUSED(tfckpt_get_checkpoint_mtimes(prefixes, 2, mtimes, &num, &error));
+    REFUSED(tfckpt_get_checkpoint_mtimes(prefixes, 1, NULL, &num, &error));
+    REFUSED(tfckpt_get_checkpoint_mtimes(prefixes, 1, mtimes, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_get_checkpoint_mtimes(NULL, 1, mtimes, &num, NULL));
+    CHECK(num == 99 && mtimes[0] == -1 && mtimes[1] == -1);
+    CHECK_OK(tfckpt_get_checkpoint_mtimes(NULL, 0, NULL, &num, &error), error);
+    CHECK(num == 0);
+
+    REFUSED(tfckpt_remove_checkpoint(NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_remove_checkpoint(NULL, NULL, NULL));
+    CHECK(tfckpt_checkpoint_exists(prefix, &exists, NULL) == TFCKPT_OK);
+    CHECK(exists == 1); /* nothing was removed */
+    CHECK(tfckpt_update_checkpoint_state(dir, prefix, NULL, NULL) == TFCKPT_OK);
+    CHECK(tfckpt_remove_checkpoint(prefix, NULL, NULL) == TFCKPT_OK);
+}
+
+int main(int argc, char **argv)
+{
+    static const int64_t shape[] = {4};
+    char dir[PATH_SIZE], prefix[PATH_SIZE];
+    float values[4] = {1, 2, 3, 4};
+    tfckpt_tensor tensor = host_tensor("a", TFCKPT_DTYPE_FLOAT, 1, shape, values, sizeof values);
+
+    make_scratch_folder(argc, argv, dir);
+    path_in(prefix, dir, "m");
+    freeing_null_does_nothing();
+    getters_of_null_give_nothing();
+    initialisers();
+    context();
+    save_and_restore(prefix, &tensor);
+    latest(dir);
+    open_and_look_up(prefix);
+    read_with_a_reader(prefix, &tensor);
+    checkpoint_state(dir, prefix);
+    CHECK(values[0] == 1 && values[3] == 4);
+    remove_scratch_folder(dir);
+    return 0;
+}
