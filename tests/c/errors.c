@@ -87,11 +87,17 @@ static void prefixes_that_are_none(const char *dir, const char *prefix)
     tfckpt_error *error = NULL;
 
     /* The name of a file in place of the prefix: the message says what the prefix would be. */
+    path_in(wrong, dir, "model.ckpt.meta");
+    write_file(wrong, "a graph");
     for (int i = 0; i < 3; i++) {
+        char hint[PATH_SIZE];
+
         CHECK(snprintf(wrong, sizeof wrong, "%s%s", prefix, endings[i]) < PATH_SIZE);
-        CHECK_FAILS(tfckpt_reader_open(wrong, NULL, &reader, &error), TFCKPT_INVALID_ARGUMENT, error, prefix);
+        CHECK(snprintf(hint, sizeof hint, "not its prefix; prefix=%s", prefix) < PATH_SIZE);
+        CHECK_FAILS(tfckpt_reader_open(wrong, NULL, &reader, &error), TFCKPT_INVALID_ARGUMENT, error, hint);
     }
-    CHECK_FAILS(tfckpt_reader_open(dir, NULL, &reader, &error), TFCKPT_INVALID_ARGUMENT, error, "");
+    /* A folder opens only if it is a SavedModel's. */
+    CHECK_FAILS(tfckpt_reader_open(dir, NULL, &reader, &error), TFCKPT_DATA_LOSS, error, "Unable to open table file");
     path_in(wrong, dir, "nothing");
     CHECK_FAILS(tfckpt_reader_open(wrong, NULL, &reader, &error), TFCKPT_NOT_FOUND, error,
                 "Unsuccessful TensorSliceReader constructor: Failed to find any matching files for");
