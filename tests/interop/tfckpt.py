@@ -1,0 +1,845 @@
+"""A thin ctypes binding to libtfckpt for the interop tests.
+
+It exists to drive the C header from Python, struct by struct and call by call, and to be read
+beside it; it is not the Python binding that users get. Structures have the header's fields in the
+header's order. A call that fails raises `CheckpointError`.
+
+A tensor to save is an ndarray, or a `Part` when it also has a slice spec or a device; a tensor to
+restore is a `Request`. Arrays of strings have dtype `object` and elements of type `bytes`.
+Quantized types are structured dtypes of one field, as TensorFlow's own `as_numpy_dtype` has them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from ctypes import (
+    POINTER,
+    Structure,
+    byref,
+    c_char_p,
+    c_double,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+    sizeof,
+)
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+CODES = {
+    0: "OK", 1: "CANCELLED", 2: "UNKNOWN", 3: "INVALID_ARGUMENT", 5: "NOT_FOUND",
+    6: "ALREADY_EXISTS", 7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED",
+    9: "FAILED_PRECONDITION", 10: "ABORTED", 11: "OUT_OF_RANGE", 12: "UNIMPLEMENTED",
+    13: "INTERNAL", 14: "UNAVAILABLE", 15: "DATA_LOSS",
+}  # fmt: skip
+
+STRING, RESOURCE, VARIANT = 7, 20, 21
+
+
+def _quantized(name: str, kind: type) -> np.dtype:
+    return np.dtype([(name, kind)])
+
+
+DTYPES: dict[int, np.dtype] = {
+    1: np.dtype(np.float32),
+    2: np.dtype(np.float64),
+    3: np.dtype(np.int32),
+    4: np.dtype(np.uint8),
+    5: np.dtype(np.int16),
+    6: np.dtype(np.int8),
+    STRING: np.dtype(object),
+    8: np.dtype(np.complex64),
+    9: np.dtype(np.int64),
+    10: np.dtype(np.bool_),
+    11: _quantized("qint8", np.int8),
+    12: _quantized("quint8", np.uint8),
+    13: _quantized("qint32", np.int32),
+    14: np.dtype(ml_dtypes.bfloat16),
+    15: _quantized("qint16", np.int16),
+    16: _quantized("quint16", np.uint16),
+    17: np.dtype(np.uint16),
+    18: np.dtype(np.complex128),
+    19: np.dtype(np.float16),
+    22: np.dtype(np.uint32),
+    23: np.dtype(np.uint64),
+    24: np.dtype(ml_dtypes.float8_e5m2),
+    25: np.dtype(ml_dtypes.float8_e4m3fn),
+    26: np.dtype(ml_dtypes.float8_e4m3fnuz),
+    27: np.dtype(ml_dtypes.float8_e4m3b11fnuz),
+    28: np.dtype(ml_dtypes.float8_e5m2fnuz),
+    29: np.dtype(ml_dtypes.int4),
+    30: np.dtype(ml_dtypes.uint4),
+    31: np.dtype(ml_dtypes.int2),
+    32: np.dtype(ml_dtypes.uint2),
+    33: np.dtype(ml_dtypes.float4_e2m1fn),
+}
+_NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
+
+
+def dtype_number(dtype: np.dtype) -> int:
+    """TensorFlow's number of a NumPy dtype."""
+    return _NUMBERS[np.dtype(dtype)]
+
+
+# ---- what callers hand in and get back ----
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor to save with more than its values: a slice spec, a device, or both."""
+
+    data: np.ndarray
+    slice_spec: str = ""
+    device_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A tensor, or with a slice spec a part of one, to restore."""
+
+    key: bytes | str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    slice_spec: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the index says about one tensor."""
+
+    key: bytes
+    code: int
+    message: str | None
+    dtype: int
+    shape: tuple[int, ...]
+    size: int
+    shard_id: int
+    offset: int
+    crc32c: int
+    slices: tuple[str, ...]
+
+    def request(self) -> Request:
+        """The request for the whole tensor."""
+        return Request(self.key, DTYPES[self.dtype], self.shape)
+
+
+@dataclass(frozen=True)
+class State:
+    """The parsed `checkpoint` file."""
+
+    model_checkpoint_path: str
+    all_model_checkpoint_paths: list[str]
+    all_model_checkpoint_timestamps: list[float]
+    last_preserved_timestamp: float
+
+
+class CheckpointError(Exception):
+    """A call into the library that did not return OK."""
+
+    def __init__(
+        self, code: int, message: str, tensor_index: int, key: bytes | None, file: str | None, offset: int
+    ) -> None:
+        super().__init__(f"{CODES.get(code, code)}: {message}")
+        self.code = code
+        self.message = message
+        self.tensor_index = tensor_index
+        self.key = key
+        self.file = file
+        self.offset = offset
+
+    @property
+    def code_name(self) -> str:
+        """The code as TensorFlow spells it, such as `DATA_LOSS`."""
+        return CODES[self.code]
+
+
+Tensors = Mapping[Any, "np.ndarray | Part"] | Sequence[tuple[Any, "np.ndarray | Part"]]
+
+# ---- the header's structures ----
+
+
+class CString(Structure):
+    """tfckpt_string"""
+
+    _fields_ = [("data", c_char_p), ("size", c_size_t)]
+
+
+class CTensor(Structure):
+    """tfckpt_tensor"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("key", c_char_p),
+        ("key_size", c_size_t),
+        ("dtype", c_int32),
+        ("rank", c_int32),
+        ("shape", POINTER(c_int64)),
+        ("data", c_void_p),
+        ("size", c_size_t),
+        ("device_type", c_int32),
+        ("device_id", c_int32),
+        ("device_name", c_char_p),
+        ("slice_spec", c_char_p),
+        ("stream", c_void_p),
+        ("flags", c_uint32),
+        ("variable_name", c_char_p),
+    ]
+
+
+class CProgress(Structure):
+    """tfckpt_progress"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("bytes_done", c_uint64),
+        ("bytes_total", c_uint64),
+        ("tensors_done", c_uint64),
+        ("tensors_total", c_uint64),
+    ]
+
+
+class CStats(Structure):
+    """tfckpt_stats"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("num_tensors", c_uint64),
+        ("bytes", c_uint64),
+        ("bytes_io", c_uint64),
+        ("bytes_verified", c_uint64),
+        ("num_io", c_uint64),
+        ("elapsed_ns", c_uint64),
+        ("sync_ns", c_uint64),
+        ("peak_host_bytes", c_uint64),
+        ("num_threads", c_uint32),
+    ]
+
+
+ProgressFn = ctypes.CFUNCTYPE(c_int32, POINTER(CProgress), c_void_p)
+DamageFn = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
+
+
+class CSaveOptions(Structure):
+    """tfckpt_save_options"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("context", c_void_p),
+        ("global_step", POINTER(c_int64)),
+        ("pad_step_number", c_int32),
+        ("update_state", c_int32),
+        ("save_relative_paths", c_int32),
+        ("no_sync", c_int32),
+        ("shard_by_device", c_int32),
+        ("max_shard_size", c_uint64),
+        ("alignment", c_uint64),
+        ("max_host_bytes", c_uint64),
+        ("progress", ProgressFn),
+        ("user_data", c_void_p),
+        ("stats", POINTER(CStats)),
+    ]
+
+
+class CRestoreOptions(Structure):
+    """tfckpt_restore_options"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("context", c_void_p),
+        ("verify", c_int32),
+        ("max_host_bytes", c_uint64),
+        ("progress", ProgressFn),
+        ("user_data", c_void_p),
+        ("stats", POINTER(CStats)),
+    ]
+
+
+class CLatestOptions(Structure):
+    """tfckpt_latest_options"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("latest_filename", c_char_p),
+        ("fall_back", c_int32),
+        ("rebase", c_int32),
+        ("fell_back", c_int32),
+        ("reason", c_void_p),
+    ]
+
+
+class CVerifyOptions(Structure):
+    """tfckpt_verify_options"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("context", c_void_p),
+        ("progress", ProgressFn),
+        ("damage", DamageFn),
+        ("user_data", c_void_p),
+        ("stats", POINTER(CStats)),
+    ]
+
+
+class CUpdateOptions(Structure):
+    """tfckpt_update_options"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("all_model_checkpoint_paths", POINTER(c_char_p)),
+        ("num_paths", c_size_t),
+        ("all_model_checkpoint_timestamps", POINTER(c_double)),
+        ("num_timestamps", c_size_t),
+        ("last_preserved_timestamp", POINTER(c_double)),
+        ("latest_filename", c_char_p),
+        ("save_relative_paths", c_int32),
+        ("no_sync", c_int32),
+    ]
+
+
+class CRemoveOptions(Structure):
+    """tfckpt_remove_options"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("format", c_int32),
+        ("meta_graph_suffix", c_char_p),
+        ("no_sync", c_int32),
+    ]
+
+
+# ---- loading ----
+
+_OUT = POINTER(c_void_p)
+_SIZE_OUT = POINTER(c_size_t)
+
+# name: (result, arguments). Calls with a trailing tfckpt_error ** go through `_call`.
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "version_string": (c_char_p, []),
+    "code_name": (c_char_p, [c_int32]),
+    "error_code": (c_int32, [c_void_p]),
+    "error_message": (c_char_p, [c_void_p]),
+    "error_tensor_index": (c_int64, [c_void_p]),
+    "error_key": (c_void_p, [c_void_p, _SIZE_OUT]),
+    "error_file": (c_char_p, [c_void_p]),
+    "error_offset": (c_int64, [c_void_p]),
+    "error_free": (None, [c_void_p]),
+    "string_free": (None, [c_void_p]),
+    "dtype_name": (c_char_p, [c_int32]),
+    "dtype_size": (c_size_t, [c_int32]),
+    "strings_num": (c_size_t, [c_void_p]),
+    "strings_get": (c_void_p, [c_void_p, c_size_t, _SIZE_OUT]),
+    "strings_free": (None, [c_void_p]),
+    "save": (c_int32, [c_char_p, POINTER(CTensor), c_size_t, POINTER(CSaveOptions), _OUT, _OUT]),
+    "restore": (
+        c_int32,
+        [c_char_p, POINTER(CTensor), c_size_t, POINTER(CRestoreOptions), POINTER(c_int32), _OUT],
+    ),
+    "latest_checkpoint": (c_int32, [c_char_p, POINTER(CLatestOptions), _OUT, _OUT]),
+    "reader_open": (c_int32, [c_char_p, c_void_p, _OUT, _OUT]),
+    "reader_free": (None, [c_void_p]),
+    "reader_prefix": (c_char_p, [c_void_p]),
+    "reader_num_shards": (c_uint32, [c_void_p]),
+    "reader_num_tensors": (c_int32, [c_void_p, _SIZE_OUT, _OUT]),
+    "reader_find": (c_int32, [c_void_p, c_char_p, c_size_t, _OUT, _OUT]),
+    "reader_entries": (c_int32, [c_void_p, _OUT, _OUT]),
+    "reader_restore": (
+        c_int32,
+        [c_void_p, POINTER(CTensor), c_size_t, POINTER(CRestoreOptions), POINTER(c_int32), _OUT],
+    ),
+    "reader_view": (c_int32, [c_void_p, c_char_p, c_size_t, c_uint32, _OUT, _OUT]),
+    "reader_verify": (c_int32, [c_void_p, POINTER(CVerifyOptions), POINTER(c_uint64), _OUT]),
+    "entries_next": (c_int32, [c_void_p, _OUT, _OUT]),
+    "entries_free": (None, [c_void_p]),
+    "entry_free": (None, [c_void_p]),
+    "entry_key": (c_void_p, [c_void_p, _SIZE_OUT]),
+    "entry_code": (c_int32, [c_void_p]),
+    "entry_message": (c_char_p, [c_void_p]),
+    "entry_dtype": (c_int32, [c_void_p]),
+    "entry_rank": (c_int32, [c_void_p]),
+    "entry_shape": (POINTER(c_int64), [c_void_p]),
+    "entry_size": (c_uint64, [c_void_p]),
+    "entry_shard_id": (c_uint32, [c_void_p]),
+    "entry_offset": (c_uint64, [c_void_p]),
+    "entry_crc32c": (c_uint32, [c_void_p]),
+    "entry_num_slices": (c_size_t, [c_void_p]),
+    "entry_slice": (c_char_p, [c_void_p, c_size_t]),
+    "view_data": (c_void_p, [c_void_p]),
+    "view_size": (c_size_t, [c_void_p]),
+    "view_free": (None, [c_void_p]),
+    "get_checkpoint_state": (c_int32, [c_char_p, c_char_p, _OUT, _OUT]),
+    "checkpoint_state_model_checkpoint_path": (c_char_p, [c_void_p]),
+    "checkpoint_state_num_paths": (c_size_t, [c_void_p]),
+    "checkpoint_state_path": (c_char_p, [c_void_p, c_size_t]),
+    "checkpoint_state_num_timestamps": (c_size_t, [c_void_p]),
+    "checkpoint_state_timestamp": (c_double, [c_void_p, c_size_t]),
+    "checkpoint_state_last_preserved_timestamp": (c_double, [c_void_p]),
+    "checkpoint_state_free": (None, [c_void_p]),
+    "update_checkpoint_state": (c_int32, [c_char_p, c_char_p, POINTER(CUpdateOptions), _OUT]),
+    "checkpoint_exists": (c_int32, [c_char_p, POINTER(c_int32), _OUT]),
+    "get_checkpoint_mtimes": (
+        c_int32,
+        [POINTER(c_char_p), c_size_t, POINTER(c_double), _SIZE_OUT, _OUT],
+    ),
+    "remove_checkpoint": (c_int32, [c_char_p, POINTER(CRemoveOptions), _OUT]),
+}
+
+_functions: dict[str, Any] = {}
+
+
+def load(path: str) -> str:
+    """Loads the library and returns its version."""
+    library = ctypes.CDLL(path)
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, f"tfckpt_{name}")
+        function.restype, function.argtypes = result, arguments
+        _functions[name] = function
+    return _functions["version_string"]().decode()
+
+
+def _call(name: str, *arguments: Any) -> None:
+    """Calls a function whose last argument is `tfckpt_error **error_out`; raises what it sets."""
+    error = c_void_p()
+    code = _functions[name](*arguments, byref(error))
+    if code == 0:
+        assert not error.value, f"{name} returned OK and an error"
+        return
+    assert error.value, f"{name} returned {code} without an error"
+    try:
+        failure = _error(error)
+        assert failure.code == code, f"{name} returned {code}, its error says {failure.code}"
+    finally:
+        _functions["error_free"](error)
+    raise failure
+
+
+def _error(error: c_void_p) -> CheckpointError:
+    """A copy of a `tfckpt_error`."""
+    file = _functions["error_file"](error)
+    return CheckpointError(
+        _functions["error_code"](error),
+        _text(_functions["error_message"](error)),
+        _functions["error_tensor_index"](error),
+        _sized(_functions["error_key"], error),
+        None if file is None else _text(file),
+        _functions["error_offset"](error),
+    )
+
+
+def _text(data: bytes) -> str:
+    """Text from the library, which promises UTF-8."""
+    return data.decode("utf-8")
+
+
+def _sized(getter: Callable[..., int | None], *arguments: Any) -> bytes | None:
+    """The bytes behind a getter of the form `f(…, size_t *size_out)`."""
+    size = c_size_t()
+    data = getter(*arguments, byref(size))
+    return None if data is None else ctypes.string_at(data, size.value)
+
+
+def _bytes(text: bytes | str) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
+
+
+def dtype_name(number: int) -> str | None:
+    """The library's name of a dtype number, such as `float32`."""
+    name = _functions["dtype_name"](number)
+    return None if name is None else _text(name)
+
+
+def dtype_size(number: int) -> int:
+    """The library's bytes per element of a dtype number."""
+    return _functions["dtype_size"](number)
+
+
+# ---- descriptions of tensors ----
+
+
+def _describe(
+    tensor: CTensor, key: bytes, dtype: int, shape: tuple[int, ...], spec: str, device: str | None
+) -> list[Any]:
+    """Fills all but data and size; returns what must live as long as the struct."""
+    dims = (c_int64 * max(len(shape), 1))(*shape)
+    tensor.struct_size = sizeof(CTensor)
+    tensor.key, tensor.key_size = key, len(key)
+    tensor.dtype, tensor.rank = dtype, len(shape)
+    tensor.shape = ctypes.cast(dims, POINTER(c_int64)) if shape else None
+    tensor.slice_spec = spec.encode() if spec else None
+    tensor.device_name = None if device is None else device.encode()
+    return [dims, key]
+
+
+def _saved_strings(data: np.ndarray) -> ctypes.Array:
+    """The elements of an object array as an array of `tfckpt_string`."""
+    strings = (CString * max(data.size, 1))()
+    for string, element in zip(strings, data.reshape(-1)):
+        string.data, string.size = element, len(element)
+    return strings
+
+
+def _describe_saved(tensor: CTensor, key: bytes, value: np.ndarray | Part) -> list[Any]:
+    part = value if isinstance(value, Part) else Part(value)
+    data = np.asarray(part.data, order="C")
+    number = dtype_number(data.dtype)
+    kept = _describe(tensor, key, number, data.shape, part.slice_spec, part.device_name)
+    if number == STRING:
+        strings = _saved_strings(data)
+        tensor.data = ctypes.cast(strings, c_void_p)
+        tensor.size = data.size * sizeof(CString)
+        return [*kept, data, strings]
+    tensor.data, tensor.size = data.ctypes.data, data.nbytes
+    return [*kept, data]
+
+
+class _Destination:
+    """Memory for one request: an array, or the cell that receives a `tfckpt_strings *`."""
+
+    def __init__(self, tensor: CTensor, request: Request) -> None:
+        number = dtype_number(request.dtype)
+        self.request = request
+        self.kept = _describe(
+            tensor, _bytes(request.key), number, request.shape, request.slice_spec, None
+        )
+        self.cell = c_void_p() if number == STRING else None
+        if self.cell is not None:
+            tensor.data, tensor.size = ctypes.addressof(self.cell), sizeof(c_void_p)
+            return
+        self.array = np.empty(request.shape, request.dtype)
+        # A byte that the library leaves alone must not look right by chance.
+        ctypes.memset(self.array.ctypes.data, 0xA5, self.array.nbytes)
+        tensor.data, tensor.size = self.array.ctypes.data, self.array.nbytes
+
+    def value(self) -> np.ndarray:
+        """The restored tensor."""
+        if self.cell is None:
+            return self.array
+        assert self.cell.value, "a string tensor was restored without its strings"
+        num = _functions["strings_num"](self.cell)
+        assert num == int(np.prod(self.request.shape, dtype=object)), "wrong number of strings"
+        flat = np.empty(num, object)
+        for i in range(num):
+            flat[i] = _sized(_functions["strings_get"], self.cell, i)
+        return flat.reshape(self.request.shape)
+
+    def free(self) -> None:
+        """Frees the strings, if any."""
+        if self.cell is not None:
+            _functions["strings_free"](self.cell)
+
+
+def _pairs(tensors: Tensors) -> list[tuple[bytes, np.ndarray | Part]]:
+    items = tensors.items() if isinstance(tensors, Mapping) else tensors
+    return [(_bytes(key), value) for key, value in items]
+
+
+# ---- simple calls ----
+
+
+def save(
+    prefix: str,
+    tensors: Tensors,
+    *,
+    global_step: int | None = None,
+    no_sync: bool = True,
+    progress: Callable[[CProgress], int] | None = None,
+    stats: CStats | None = None,
+    **options: int,
+) -> str:
+    """`tfckpt_save`: the tensors in their order; returns the prefix that was written.
+
+    The other options are fields of `tfckpt_save_options`. Nothing is synced unless asked for:
+    these tests do not survive a power cut anyway.
+    """
+    pairs = _pairs(tensors)
+    array = (CTensor * max(len(pairs), 1))()
+    kept = [_describe_saved(tensor, key, value) for tensor, (key, value) in zip(array, pairs)]
+    c_options = CSaveOptions(struct_size=sizeof(CSaveOptions), no_sync=no_sync, **options)
+    if global_step is not None:
+        c_options.global_step = ctypes.pointer(c_int64(global_step))
+    if progress is not None:
+        c_options.progress = ProgressFn(lambda report, _: progress(report.contents))
+    if stats is not None:
+        c_options.stats = ctypes.pointer(stats)
+    saved = c_void_p()
+    _call("save", prefix.encode(), array, len(pairs), byref(c_options), byref(saved))
+    del kept
+    return _taken_string(saved)
+
+
+def _taken_string(string: c_void_p) -> str:
+    """Copies and frees a string that the caller owns."""
+    try:
+        return _text(ctypes.string_at(string.value))
+    finally:
+        _functions["string_free"](string)
+
+
+def restore(prefix: str, requests: Iterable[Request], **options: Any) -> list[np.ndarray]:
+    """`tfckpt_restore`: all requests or an error."""
+    return _restore("restore", prefix.encode(), list(requests), **options)
+
+
+def restore_each(
+    prefix: str, requests: Iterable[Request], **options: Any
+) -> list[tuple[int, np.ndarray | None]]:
+    """`tfckpt_restore` with `codes_out`: a code per request, and the tensor where it is OK."""
+    return _restore_each("restore", prefix.encode(), list(requests), **options)
+
+
+def restore_all(prefix: str) -> dict[bytes, np.ndarray]:
+    """Every tensor that the index lists."""
+    with Reader(prefix) as reader:
+        requests = [entry.request() for entry in reader.entries()]
+        return dict(zip([_bytes(r.key) for r in requests], reader.restore(requests)))
+
+
+def _destinations(requests: list[Request]) -> tuple[ctypes.Array, list[_Destination]]:
+    array = (CTensor * max(len(requests), 1))()
+    return array, [_Destination(tensor, request) for tensor, request in zip(array, requests)]
+
+
+def _restore_options(verify: int = 0, stats: CStats | None = None, **options: int) -> CRestoreOptions:
+    c_options = CRestoreOptions(struct_size=sizeof(CRestoreOptions), verify=verify, **options)
+    if stats is not None:
+        c_options.stats = ctypes.pointer(stats)
+    return c_options
+
+
+def _restore(name: str, source: Any, requests: list[Request], **options: Any) -> list[np.ndarray]:
+    array, destinations = _destinations(requests)
+    c_options = _restore_options(**options)
+    try:
+        _call(name, source, array, len(requests), byref(c_options), None)
+        return [destination.value() for destination in destinations]
+    finally:
+        for destination in destinations:
+            destination.free()
+
+
+def _restore_each(
+    name: str, source: Any, requests: list[Request], **options: Any
+) -> list[tuple[int, np.ndarray | None]]:
+    array, destinations = _destinations(requests)
+    codes = (c_int32 * max(len(requests), 1))(*([-1] * len(requests)))
+    c_options = _restore_options(**options)
+    try:
+        try:
+            _call(name, source, array, len(requests), byref(c_options), codes)
+        except CheckpointError as error:
+            if all(code in (-1, 0) for code in codes):
+                raise  # the call failed as a whole, before any tensor
+            assert error.code in list(codes)
+        return [
+            (code, destination.value() if code == 0 else None)
+            for code, destination in zip(codes, destinations)
+        ]
+    finally:
+        for destination in destinations:
+            destination.free()
+
+
+# ---- reader ----
+
+
+class Reader:
+    """`tfckpt_reader`, to be used in a `with` statement."""
+
+    def __init__(self, prefix: str) -> None:
+        self._reader = c_void_p()
+        _call("reader_open", prefix.encode(), None, byref(self._reader))
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        _functions["reader_free"](self._reader)
+        self._reader = c_void_p()
+
+    @property
+    def prefix(self) -> str:
+        """The prefix that was opened."""
+        return _text(_functions["reader_prefix"](self._reader))
+
+    @property
+    def num_shards(self) -> int:
+        """What the header entry says."""
+        return _functions["reader_num_shards"](self._reader)
+
+    def num_tensors(self) -> int:
+        """How many tensors the index lists."""
+        num = c_size_t()
+        _call("reader_num_tensors", self._reader, byref(num))
+        return num.value
+
+    def entries(self) -> Iterator[Entry]:
+        """The entries in key order; a damaged index raises at the end."""
+        iteration, entry = c_void_p(), c_void_p()
+        _call("reader_entries", self._reader, byref(iteration))
+        try:
+            while True:
+                _call("entries_next", iteration, byref(entry))
+                if not entry.value:
+                    return
+                yield _entry(entry)
+        finally:
+            _functions["entries_free"](iteration)
+
+    def find(self, key: bytes | str) -> Entry:
+        """The entry of one tensor."""
+        key, entry = _bytes(key), c_void_p()
+        _call("reader_find", self._reader, key, len(key), byref(entry))
+        try:
+            return _entry(entry)
+        finally:
+            _functions["entry_free"](entry)
+
+    def restore(self, requests: Iterable[Request], **options: Any) -> list[np.ndarray]:
+        """All requests or an error."""
+        return _restore("reader_restore", self._reader, list(requests), **options)
+
+    def restore_each(
+        self, requests: Iterable[Request], **options: Any
+    ) -> list[tuple[int, np.ndarray | None]]:
+        """A code per request, and the tensor where it is OK."""
+        return _restore_each("reader_restore", self._reader, list(requests), **options)
+
+    def view(self, key: bytes | str, flags: int = 0) -> bytes:
+        """A copy of the bytes that a view shows."""
+        key, view = _bytes(key), c_void_p()
+        _call("reader_view", self._reader, key, len(key), flags, byref(view))
+        try:
+            size = _functions["view_size"](view)
+            return ctypes.string_at(_functions["view_data"](view), size) if size else b""
+        finally:
+            _functions["view_free"](view)
+
+    def verify(self) -> list[CheckpointError]:
+        """Every damage that `tfckpt_reader_verify` reports; empty when the checkpoint is sound."""
+        damages: list[CheckpointError] = []
+        damage = DamageFn(lambda error, _: damages.append(_error(c_void_p(error))))
+        options = CVerifyOptions(struct_size=sizeof(CVerifyOptions), damage=damage)
+        num = c_uint64()
+        try:
+            _call("reader_verify", self._reader, byref(options), byref(num))
+            assert not damages, "verify returned OK and damages"
+        except CheckpointError as error:
+            assert num.value == len(damages), (num.value, damages, error)
+            assert damages and damages[0].code == error.code, (damages, error)
+        return damages
+
+
+def _entry(entry: c_void_p) -> Entry:
+    get = lambda name, *rest: _functions[f"entry_{name}"](entry, *rest)  # noqa: E731
+    message, shape = get("message"), get("shape")
+    key = _sized(_functions["entry_key"], entry)
+    assert key is not None
+    return Entry(
+        key=key,
+        code=get("code"),
+        message=None if message is None else _text(message),
+        dtype=get("dtype"),
+        shape=tuple(shape[i] for i in range(get("rank"))),
+        size=get("size"),
+        shard_id=get("shard_id"),
+        offset=get("offset"),
+        crc32c=get("crc32c"),
+        slices=tuple(_text(get("slice", i)) for i in range(get("num_slices"))),
+    )
+
+
+# ---- checkpoint state ----
+
+
+def latest_checkpoint(
+    directory: str, latest_filename: str | None = None, *, fall_back: bool = False, rebase: bool = False
+) -> str:
+    """`tfckpt_latest_checkpoint`."""
+    return latest_checkpoint_and_reason(
+        directory, latest_filename, fall_back=fall_back, rebase=rebase
+    )[0]
+
+
+def latest_checkpoint_and_reason(
+    directory: str, latest_filename: str | None = None, *, fall_back: bool = False, rebase: bool = False
+) -> tuple[str, str | None]:
+    """`tfckpt_latest_checkpoint`, and why an older one was taken if it was."""
+    options = CLatestOptions(struct_size=sizeof(CLatestOptions), fall_back=fall_back, rebase=rebase)
+    options.latest_filename = None if latest_filename is None else latest_filename.encode()
+    prefix = c_void_p()
+    _call("latest_checkpoint", directory.encode(), byref(options), byref(prefix))
+    reason = _taken_string(c_void_p(options.reason)) if options.reason else None
+    assert bool(options.fell_back) == (reason is not None)
+    return _taken_string(prefix), reason
+
+
+def get_checkpoint_state(directory: str, latest_filename: str | None = None) -> State:
+    """`tfckpt_get_checkpoint_state`."""
+    state = c_void_p()
+    name = None if latest_filename is None else latest_filename.encode()
+    _call("get_checkpoint_state", directory.encode(), name, byref(state))
+    get = lambda what, *rest: _functions[f"checkpoint_state_{what}"](state, *rest)  # noqa: E731
+    try:
+        return State(
+            _text(get("model_checkpoint_path")),
+            [_text(get("path", i)) for i in range(get("num_paths"))],
+            [get("timestamp", i) for i in range(get("num_timestamps"))],
+            get("last_preserved_timestamp"),
+        )
+    finally:
+        _functions["checkpoint_state_free"](state)
+
+
+def update_checkpoint_state(
+    save_dir: str,
+    model_checkpoint_path: str,
+    all_model_checkpoint_paths: Sequence[str] | None = None,
+    latest_filename: str | None = None,
+    all_model_checkpoint_timestamps: Sequence[float] | None = None,
+    last_preserved_timestamp: float | None = None,
+    *,
+    save_relative_paths: bool = False,
+) -> None:
+    """`tfckpt_update_checkpoint_state`."""
+    options = CUpdateOptions(struct_size=sizeof(CUpdateOptions), no_sync=1)
+    options.save_relative_paths = save_relative_paths
+    if all_model_checkpoint_paths is not None:
+        paths = [path.encode() for path in all_model_checkpoint_paths]
+        options.all_model_checkpoint_paths = (c_char_p * max(len(paths), 1))(*paths)
+        options.num_paths = len(paths)
+    if all_model_checkpoint_timestamps is not None:
+        times = list(all_model_checkpoint_timestamps)
+        options.all_model_checkpoint_timestamps = (c_double * max(len(times), 1))(*times)
+        options.num_timestamps = len(times)
+    if last_preserved_timestamp is not None:
+        options.last_preserved_timestamp = ctypes.pointer(c_double(last_preserved_timestamp))
+    options.latest_filename = None if latest_filename is None else latest_filename.encode()
+    _call("update_checkpoint_state", save_dir.encode(), model_checkpoint_path.encode(), byref(options))
+
+
+def checkpoint_exists(prefix: str) -> bool:
+    """`tfckpt_checkpoint_exists`."""
+    exists = c_int32()
+    _call("checkpoint_exists", prefix.encode(), byref(exists))
+    return bool(exists.value)
+
+
+def get_checkpoint_mtimes(prefixes: Sequence[str]) -> list[float]:
+    """`tfckpt_get_checkpoint_mtimes`."""
+    names = (c_char_p * max(len(prefixes), 1))(*[prefix.encode() for prefix in prefixes])
+    mtimes, num = (c_double * max(len(prefixes), 1))(), c_size_t()
+    _call("get_checkpoint_mtimes", names, len(prefixes), mtimes, byref(num))
+    return list(mtimes[: num.value])
+
+
+def remove_checkpoint(prefix: str, meta_graph_suffix: str | None = None) -> None:
+    """`tfckpt_remove_checkpoint` of a V2 checkpoint."""
+    options = CRemoveOptions(struct_size=sizeof(CRemoveOptions), no_sync=1)
+    options.meta_graph_suffix = None if meta_graph_suffix is None else meta_graph_suffix.encode()
+    _call("remove_checkpoint", prefix.encode(), byref(options))
