@@ -1,1 +1,5 @@
+//! The `tfckpt` program.
+
+#![forbid(unsafe_code)]
+
 fn main() {}

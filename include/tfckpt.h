@@ -1,0 +1,839 @@
+/* Generated from src/capi by `cargo run -p codegen`. Do not edit. */
+
+/* =================================================================================================
+ * libtfckpt: TensorFlow checkpoints without TensorFlow
+ * =================================================================================================
+ *
+ * Saves, restores and inspects checkpoints that real TensorFlow reads and wrote: the files of
+ * `tf.compat.v1.train.Saver`, `tf.train.Checkpoint` and SavedModel. Link with `-ltfckpt`.
+ *
+ * Where to start: tfckpt_save, tfckpt_restore and tfckpt_latest_checkpoint are the simple calls; a
+ * tfckpt_reader looks into a checkpoint and restores from it more than once; a tfckpt_context
+ * limits threads and memory. Wherever options are taken, NULL means the default.
+ *
+ *     float bias[3] = {1, 2, 3};
+ *     int64_t shape[1] = {3};
+ *     tfckpt_tensor tensor = TFCKPT_TENSOR_INIT;
+ *     tensor.key = "dense/bias";
+ *     tensor.key_size = strlen(tensor.key);
+ *     tensor.dtype = TFCKPT_DTYPE_FLOAT;
+ *     tensor.rank = 1;
+ *     tensor.shape = shape;
+ *     tensor.data = bias;
+ *     tensor.size = sizeof bias;
+ *
+ *     tfckpt_error *error = NULL;
+ *     if (tfckpt_save("/models/a/model.ckpt", &tensor, 1, NULL, NULL, &error) != TFCKPT_OK) {
+ *         fprintf(stderr, "%s\n", tfckpt_error_message(error));
+ *         tfckpt_error_free(error);
+ *     }
+ *
+ * Structs: the first field of every struct is its size, so that a program and a library of
+ * different versions understand each other. TFCKPT_X_INIT sets it, and everything else to zero,
+ * which is the default throughout; languages without macros call tfckpt_x_init. A size that is not
+ * set is INVALID_ARGUMENT; a field that this version does not know, and that is not zero,
+ * UNIMPLEMENTED.
+ *
+ * Ownership: what a function gives through a pointer to a pointer is the caller's, to be freed with
+ * the function that its documentation names. What a getter returns is borrowed from its object and
+ * lives as long. Memory that a call is given must stay valid until it returns, and is not kept.
+ * Every _free function accepts NULL.
+ *
+ * Arguments: a NULL where something is needed is INVALID_ARGUMENT, never a crash; an array may be
+ * NULL if its length is 0. Outputs are written on success only, but for error objects, figures and
+ * the codes of a restore. Paths and prefixes are NUL-terminated bytes and are taken literally.
+ *
+ * Threads: functions that take a const handle may run at the same time on the same handle;
+ * functions that take a handle that is not const need it for themselves; different handles are
+ * independent. No call depends on which thread makes it. Threads that the library starts end before
+ * the call returns, and block all signals.
+ *
+ * The library never prints, reads no environment variables, installs no signal handlers, and keeps
+ * no state between calls but in its handles. A panic inside it is caught: the call returns
+ * INTERNAL, and the handle it worked on refuses further calls.
+ */
+
+#ifndef TFCKPT_H
+#define TFCKPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* A result that must not be ignored. */
+#if defined(__GNUC__) || defined(__clang__)
+#define TFCKPT_MUST_USE __attribute__((warn_unused_result))
+#else
+#define TFCKPT_MUST_USE
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Objects. Only pointers to them cross the boundary. */
+
+typedef struct tfckpt_error tfckpt_error;                        /* What went wrong and where. Owned by the
+                                                                  * caller; free it with tfckpt_error_free. */
+typedef struct tfckpt_strings tfckpt_strings;                    /* The elements of a restored DT_STRING
+                                                                  * tensor, row-major; owned by the caller. */
+typedef struct tfckpt_context tfckpt_context;                    /* Resources that calls share. Any number
+                                                                  * of calls may use one at the same time. */
+typedef struct tfckpt_reader tfckpt_reader;                      /* An open checkpoint. */
+typedef struct tfckpt_entry tfckpt_entry;                        /* What an index says of one tensor. */
+typedef struct tfckpt_entries tfckpt_entries;                    /* An iteration over the tensors of a
+                                                                  * checkpoint. */
+typedef struct tfckpt_view tfckpt_view;                          /* A tensor mapped from its data file. */
+typedef struct tfckpt_checkpoint_state tfckpt_checkpoint_state;  /* What a state file says. */
+
+/* =================================================================================================
+ * Versions
+ * =================================================================================================
+ *
+ * The major version changes when a program that was compiled against an older header could stop
+ * working, the minor one when something is added. Structs grow at their end only; a program tells
+ * the size it knows in `struct_size`, so an old program works with a newer library.
+ */
+
+#define TFCKPT_VERSION_MAJOR  0    /* Major version of the header. */
+#define TFCKPT_VERSION_MINOR  1    /* Minor version of the header. */
+#define TFCKPT_VERSION_PATCH  0    /* Patch version of the header. */
+#define TFCKPT_VERSION_NUMBER 100  /* Version of the header as one number: major * 10000 + minor
+                                    * * 100 + patch. */
+
+/** Version of the header as text. */
+#define TFCKPT_VERSION_STRING "0.1.0"
+
+/** Version of the library that is running, as TFCKPT_VERSION_NUMBER. */
+uint32_t tfckpt_version(void);
+
+/** Version of the library that is running, such as "0.1.0". Static. */
+const char *tfckpt_version_string(void);
+
+/* =================================================================================================
+ * Codes and errors
+ * =================================================================================================
+ *
+ * Every function that can fail returns a tfckpt_code: TFCKPT_OK, or one of TensorFlow's canonical
+ * codes with its number. Its last argument, which may be NULL, receives an error object that the
+ * caller then owns; it is set to NULL on success and ignored on entry.
+ *
+ * Where TensorFlow has a text for a case, the message begins with it, word for word; what is known
+ * of the place follows as [tensor=KEY file=PATH offset=BYTES].
+ */
+
+/** TFCKPT_OK or one of TensorFlow's canonical codes. */
+typedef int32_t tfckpt_code;
+
+#define TFCKPT_OK                  0   /* Success. */
+#define TFCKPT_CANCELLED           1   /* A progress callback asked to stop. Nothing new is
+                                        * visible on disk. */
+#define TFCKPT_UNKNOWN             2   /* An error of the system that fits no other code. */
+#define TFCKPT_INVALID_ARGUMENT    3   /* An argument that can never work: NULL, a dtype or shape
+                                        * that differs from what is stored. */
+#define TFCKPT_NOT_FOUND           5   /* A checkpoint, a file or a key is not there. */
+#define TFCKPT_ALREADY_EXISTS      6   /* Something that had to be new exists already. */
+#define TFCKPT_PERMISSION_DENIED   7   /* The system refused access. */
+#define TFCKPT_RESOURCE_EXHAUSTED  8   /* The disk is full, or memory or descriptors ran out. */
+#define TFCKPT_FAILED_PRECONDITION 9   /* The system, or the data, is not in the state that the
+                                        * call needs. */
+#define TFCKPT_ABORTED             10  /* Given up because of something else that happened; per
+                                        * tensor: not attempted. */
+#define TFCKPT_OUT_OF_RANGE        11  /* A data file ends before the tensor does. */
+#define TFCKPT_UNIMPLEMENTED       12  /* Valid, but not supported by this version. */
+#define TFCKPT_INTERNAL            13  /* A defect of the library, a caught panic included; or
+                                        * one of the few cases in which TensorFlow itself uses
+                                        * this code. */
+#define TFCKPT_UNAVAILABLE         14  /* A resource cannot be reached at present. */
+#define TFCKPT_DATA_LOSS           15  /* Bytes on disk are damaged or missing. */
+
+/** Name of a code, such as "DATA_LOSS"; "UNKNOWN" for a number that is none. Static. */
+const char *tfckpt_code_name(tfckpt_code code);
+
+/** The code of an error, the one that the function returned; TFCKPT_OK for NULL. */
+TFCKPT_MUST_USE tfckpt_code tfckpt_error_code(const tfckpt_error *error);
+
+/** The message: one line of UTF-8. Borrowed from the error; NULL for NULL. */
+const char *tfckpt_error_message(const tfckpt_error *error);
+
+/** Index of the tensor concerned in the array that the call was given; -1 if there is none. */
+int64_t tfckpt_error_tensor_index(const tfckpt_error *error);
+
+/**
+ * Key of the tensor concerned, not NUL-terminated, and its length in bytes in *size_out (which may
+ * be NULL). Borrowed from the error; NULL if there is none.
+ */
+const char *tfckpt_error_key(const tfckpt_error *error, size_t *size_out);
+
+/** Path of the file concerned. Borrowed from the error; NULL if there is none. */
+const char *tfckpt_error_file(const tfckpt_error *error);
+
+/** Byte offset in the file concerned; -1 if there is none. */
+int64_t tfckpt_error_offset(const tfckpt_error *error);
+
+/** Frees an error. NULL is accepted. */
+void tfckpt_error_free(tfckpt_error *error);
+
+/** Frees a string that a function gave to the caller, such as *prefix_out. NULL is accepted. */
+void tfckpt_string_free(char *string);
+
+/* =================================================================================================
+ * Data types
+ * =================================================================================================
+ *
+ * TensorFlow's data types have its numbers (tensorflow/core/framework/types.proto). Elements lie in
+ * memory little-endian and row-major, without padding.
+ */
+
+#define TFCKPT_DTYPE_FLOAT              1   /* DT_FLOAT: float32. */
+#define TFCKPT_DTYPE_DOUBLE             2   /* DT_DOUBLE: float64. */
+#define TFCKPT_DTYPE_INT32              3   /* DT_INT32. */
+#define TFCKPT_DTYPE_UINT8              4   /* DT_UINT8. */
+#define TFCKPT_DTYPE_INT16              5   /* DT_INT16. */
+#define TFCKPT_DTYPE_INT8               6   /* DT_INT8. */
+#define TFCKPT_DTYPE_STRING             7   /* DT_STRING: byte strings of any length. */
+#define TFCKPT_DTYPE_COMPLEX64          8   /* DT_COMPLEX64: two float32: real, imaginary. */
+#define TFCKPT_DTYPE_INT64              9   /* DT_INT64. */
+#define TFCKPT_DTYPE_BOOL               10  /* DT_BOOL: one byte, 0 or 1. */
+#define TFCKPT_DTYPE_QINT8              11  /* DT_QINT8. */
+#define TFCKPT_DTYPE_QUINT8             12  /* DT_QUINT8. */
+#define TFCKPT_DTYPE_QINT32             13  /* DT_QINT32. */
+#define TFCKPT_DTYPE_BFLOAT16           14  /* DT_BFLOAT16. */
+#define TFCKPT_DTYPE_QINT16             15  /* DT_QINT16. */
+#define TFCKPT_DTYPE_QUINT16            16  /* DT_QUINT16. */
+#define TFCKPT_DTYPE_UINT16             17  /* DT_UINT16. */
+#define TFCKPT_DTYPE_COMPLEX128         18  /* DT_COMPLEX128: two float64: real, imaginary. */
+#define TFCKPT_DTYPE_HALF               19  /* DT_HALF: float16. */
+#define TFCKPT_DTYPE_RESOURCE           20  /* DT_RESOURCE: can be neither saved nor restored. */
+#define TFCKPT_DTYPE_VARIANT            21  /* DT_VARIANT: listed and verified, never decoded. */
+#define TFCKPT_DTYPE_UINT32             22  /* DT_UINT32. */
+#define TFCKPT_DTYPE_UINT64             23  /* DT_UINT64. */
+#define TFCKPT_DTYPE_FLOAT8_E5M2        24  /* DT_FLOAT8_E5M2. */
+#define TFCKPT_DTYPE_FLOAT8_E4M3FN      25  /* DT_FLOAT8_E4M3FN. */
+#define TFCKPT_DTYPE_FLOAT8_E4M3FNUZ    26  /* DT_FLOAT8_E4M3FNUZ. */
+#define TFCKPT_DTYPE_FLOAT8_E4M3B11FNUZ 27  /* DT_FLOAT8_E4M3B11FNUZ. */
+#define TFCKPT_DTYPE_FLOAT8_E5M2FNUZ    28  /* DT_FLOAT8_E5M2FNUZ. */
+#define TFCKPT_DTYPE_INT4               29  /* DT_INT4: one byte per element, as all 2- and 4-bit
+                                             * types. */
+#define TFCKPT_DTYPE_UINT4              30  /* DT_UINT4. */
+#define TFCKPT_DTYPE_INT2               31  /* DT_INT2. */
+#define TFCKPT_DTYPE_UINT2              32  /* DT_UINT2. */
+#define TFCKPT_DTYPE_FLOAT4_E2M1FN      33  /* DT_FLOAT4_E2M1FN. */
+
+/** Name of a data type in Python, such as "float32"; NULL for a number that is none. Static. */
+const char *tfckpt_dtype_name(int32_t dtype);
+
+/** Bytes per element; 0 for strings, variants, resources and a number that is no data type. */
+size_t tfckpt_dtype_size(int32_t dtype);
+
+/* =================================================================================================
+ * Tensors
+ * =================================================================================================
+ *
+ * A tfckpt_tensor describes one tensor of a save or restore: its key in the checkpoint, dtype,
+ * shape, and the caller's memory. Nothing of it is kept beyond the call.
+ */
+
+#define TFCKPT_DEVICE_HOST 0  /* A tensor in host memory, as tfckpt_tensor.device_type. 1,
+                               * DLPack's kDLCPU, means the same. */
+
+/** One element of a DT_STRING tensor to be saved. */
+typedef struct tfckpt_string {
+  const void *data;  /* Its bytes, not NUL-terminated; NULL is accepted if size is 0. */
+  size_t      size;  /* Number of bytes. */
+} tfckpt_string;
+
+/** A tensor to be saved or restored. In an array the first element's struct_size is the stride. */
+typedef struct tfckpt_tensor {
+  size_t         struct_size;    /* sizeof(tfckpt_tensor) */
+  const char    *key;            /* Name in the checkpoint: any bytes, at least one. */
+  size_t         key_size;       /* Length of the key in bytes. */
+  int32_t        dtype;          /* TFCKPT_DTYPE_*; a restore wants the stored one. */
+  int32_t        rank;           /* Number of dimensions; 0 for a scalar, at most 254. */
+  const int64_t *shape;          /* Sizes of the dimensions, outermost first; NULL if rank is 0.
+                                  * A restore wants the stored shape, or that of the slice. */
+  void          *data;           /* The elements, row-major. A save only reads them; one that
+                                  * changes meanwhile is saved as a mixture, with a valid
+                                  * checksum. Of DT_STRING: an array of tfckpt_string for a save;
+                                  * for a restore the address of a tfckpt_strings *, which is set
+                                  * on success and then the caller's. */
+  size_t         size;           /* Exact size of what data points to in bytes. */
+  int32_t        device_type;    /* TFCKPT_DEVICE_HOST. */
+  int32_t        device_id;      /* Number of the device; 0 for the host. */
+  const char    *device_name;    /* TensorFlow's device string, such as "/device:CPU:1", or NULL.
+                                  * Decides the data file in a save with shard_by_device. */
+  const char    *slice_spec;     /* TensorFlow's shape_and_slice, such as "4 6 0,2:-" for the
+                                  * first two rows of a tensor of shape [4,6]; shape is then that
+                                  * of the slice. NULL or "" for a whole tensor. */
+  void          *stream;         /* NULL for host memory. */
+  uint32_t       flags;          /* 0. */
+  const char    *variable_name;  /* Name of the variable, if it differs from the key; NULL
+                                  * otherwise. */
+} tfckpt_tensor;
+#define TFCKPT_TENSOR_INIT { sizeof(tfckpt_tensor), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/** Sets *tensor to zeros; struct_size is sizeof(tfckpt_tensor). */
+TFCKPT_MUST_USE tfckpt_code tfckpt_tensor_init(tfckpt_tensor *tensor, size_t struct_size);
+
+/** Number of elements; 0 for NULL. */
+size_t tfckpt_strings_num(const tfckpt_strings *strings);
+
+/**
+ * Element i, not NUL-terminated, and its length in bytes in *size_out (which may be NULL). Borrowed
+ * from strings; NULL if there is no such element.
+ */
+const char *tfckpt_strings_get(const tfckpt_strings *strings, size_t i, size_t *size_out);
+
+/** Frees restored strings. NULL is accepted. */
+void tfckpt_strings_free(tfckpt_strings *strings);
+
+/* =================================================================================================
+ * Progress
+ * =================================================================================================
+ *
+ * A call reports to its progress callback on the calling thread: when it begins, at least every 100
+ * ms while bytes move, and for the last time before anything becomes visible. A callback that
+ * returns anything but 0 cancels the call, which then returns TFCKPT_CANCELLED and leaves nothing
+ * behind. Callbacks must not unwind or longjmp, and must not use the handles that the call works
+ * on.
+ */
+
+/** How far a call is. */
+typedef struct tfckpt_progress {
+  size_t   struct_size;    /* sizeof(tfckpt_progress) as the library knows it. */
+  uint64_t bytes_done;     /* Bytes of tensors moved so far. */
+  uint64_t bytes_total;    /* Bytes of tensors to move in all. */
+  uint64_t tensors_done;   /* Tensors complete so far. */
+  uint64_t tensors_total;  /* Tensors in all. */
+} tfckpt_progress;
+
+/** A progress callback. Returning anything but 0 cancels the call. */
+typedef int32_t (*tfckpt_progress_fn)(const tfckpt_progress *progress, void *user_data);
+
+/* =================================================================================================
+ * Figures
+ * =================================================================================================
+ *
+ * Options have a field for a tfckpt_stats, which the call fills, also when it fails.
+ */
+
+/** What a call did, in numbers. */
+typedef struct tfckpt_stats {
+  size_t   struct_size;      /* sizeof(tfckpt_stats); set by the caller. */
+  uint64_t num_tensors;      /* Tensors that the call was asked to move. */
+  uint64_t bytes;            /* Bytes of tensors saved or restored. */
+  uint64_t bytes_io;         /* Bytes read from or written to data files, gaps between tensors
+                              * included. */
+  uint64_t bytes_verified;   /* Bytes read whose checksum was checked. */
+  uint64_t num_io;           /* System calls that read or wrote tensor data. */
+  uint64_t elapsed_ns;       /* Wall clock of the call in nanoseconds. */
+  uint64_t sync_ns;          /* Of which waiting until a save was durable and published. */
+  uint64_t peak_host_bytes;  /* Most bytes of buffers that the call held at once. */
+  uint32_t num_threads;      /* Threads that moved bytes, the calling one included. */
+} tfckpt_stats;
+#define TFCKPT_STATS_INIT { sizeof(tfckpt_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/** Sets *stats to zeros; struct_size is sizeof(tfckpt_stats). */
+TFCKPT_MUST_USE tfckpt_code tfckpt_stats_init(tfckpt_stats *stats, size_t struct_size);
+
+/* =================================================================================================
+ * Saving
+ * =================================================================================================
+ *
+ * A save writes temporary files first and renames them when they are complete and on disk, the
+ * index last: a checkpoint exists when its index does. Whatever goes wrong before that leaves every
+ * earlier checkpoint as it was, also one of the same prefix.
+ */
+
+/** How a checkpoint is saved. All zeros is the default, and TensorFlow's way. */
+typedef struct tfckpt_save_options {
+  size_t                struct_size;          /* sizeof(tfckpt_save_options) */
+  const tfckpt_context *context;              /* NULL = one for this call. */
+  const int64_t        *global_step;          /* Appended to the prefix as "-<step>"; NULL =
+                                               * nothing is. */
+  int32_t               pad_step_number;      /* Not 0: the step is written with at least 8
+                                               * digits. */
+  int32_t               update_state;         /* Not 0: the file "checkpoint" beside the prefix
+                                               * names this checkpoint as the latest. */
+  int32_t               save_relative_paths;  /* Not 0: that file holds relative paths, so that
+                                               * the folder can be moved. */
+  int32_t               no_sync;              /* Not 0: no fsync. The checkpoint then survives a
+                                               * crash of the process, not one of the system. */
+  int32_t               shard_by_device;      /* Not 0: the tensors of each device_name get a
+                                               * data file of their own. */
+  uint64_t              max_shard_size;       /* Most bytes of a data file, as far as whole
+                                               * tensors allow; 0 = no limit. */
+  uint64_t              alignment;            /* Alignment of every tensor in its data file in
+                                               * bytes, a power of two up to 1 MiB, for views; 0
+                                               * and 1 = packed, as TensorFlow packs. */
+  uint64_t              max_host_bytes;       /* As in tfckpt_context_options, for this call; 0 =
+                                               * the context's alone. */
+  tfckpt_progress_fn    progress;             /* NULL = no progress. */
+  void                 *user_data;            /* Passed to progress. */
+  tfckpt_stats         *stats;                /* Filled if not NULL. */
+} tfckpt_save_options;
+#define TFCKPT_SAVE_OPTIONS_INIT { sizeof(tfckpt_save_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+    0, 0 }
+
+/** Sets *options to the default; struct_size is sizeof(tfckpt_save_options). */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_save_options_init(tfckpt_save_options *options, size_t struct_size);
+
+/**
+ * Saves num_tensors tensors to the checkpoint prefix, such as "/models/a/model.ckpt", in the order
+ * of the array. A folder that is missing is created, one level of it. options may be NULL.
+ * *prefix_out (unless prefix_out is NULL) receives the prefix with its step, to be freed with
+ * tfckpt_string_free.
+ *
+ * Errors: INVALID_ARGUMENT for tensors or options that do not fit together, found before anything
+ * is written; RESOURCE_EXHAUSTED when the disk is full; PERMISSION_DENIED; NOT_FOUND for a folder
+ * that cannot be created; CANCELLED.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_save(const char *prefix, const tfckpt_tensor *tensors, size_t num_tensors,
+            const tfckpt_save_options *options, char **prefix_out, tfckpt_error **error_out);
+
+/* =================================================================================================
+ * Restoring
+ * =================================================================================================
+ *
+ * A restore fills the caller's memory. Names, dtypes, shapes and slices of all tensors are compared
+ * with the checkpoint before the first byte is written, and every checksum is verified unless the
+ * caller asks for less.
+ *
+ * With codes_out, an array of one code per tensor, the failure of one tensor does not keep the
+ * others from being restored: TFCKPT_OK means complete and verified, an error that the contents are
+ * undefined, TFCKPT_ABORTED that the tensor was not attempted. Without it the first failure ends
+ * the call. Either way the call returns the code of the first tensor of the array that failed.
+ */
+
+#define TFCKPT_VERIFY_FULL    0  /* Every stored piece that a request touches is read and
+                                  * verified whole, as TensorFlow does. */
+#define TFCKPT_VERIFY_FETCHED 1  /* Pieces that are needed whole are verified; of others only the
+                                  * bytes needed are read, unverified. */
+#define TFCKPT_VERIFY_NONE    2  /* Nothing is verified. */
+
+/** How tensors are restored. All zeros is the default. */
+typedef struct tfckpt_restore_options {
+  size_t                struct_size;     /* sizeof(tfckpt_restore_options) */
+  const tfckpt_context *context;         /* NULL = the reader's, or one for this call. */
+  int32_t               verify;          /* TFCKPT_VERIFY_* */
+  uint64_t              max_host_bytes;  /* As in tfckpt_context_options, for this call; 0 = the
+                                          * context's alone. */
+  tfckpt_progress_fn    progress;        /* NULL = no progress. */
+  void                 *user_data;       /* Passed to progress. */
+  tfckpt_stats         *stats;           /* Filled if not NULL. */
+} tfckpt_restore_options;
+#define TFCKPT_RESTORE_OPTIONS_INIT { sizeof(tfckpt_restore_options), 0, 0, 0, 0, 0, 0 }
+
+/** Sets *options to the default; struct_size is sizeof(tfckpt_restore_options). */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_restore_options_init(tfckpt_restore_options *options, size_t struct_size);
+
+/**
+ * Opens the checkpoint prefix, restores num_tensors tensors from it and closes it. options and
+ * codes_out may be NULL. Memory of two tensors must not overlap.
+ *
+ * Errors: NOT_FOUND for a checkpoint or key that is not there; INVALID_ARGUMENT for a dtype or
+ * shape that differs, with TensorFlow's text; DATA_LOSS for a checksum that differs; OUT_OF_RANGE
+ * for a data file that is too short; CANCELLED.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_restore(const char *prefix, const tfckpt_tensor *tensors, size_t num_tensors,
+               const tfckpt_restore_options *options, tfckpt_code *codes_out,
+               tfckpt_error **error_out);
+
+/* =================================================================================================
+ * The latest checkpoint
+ * =================================================================================================
+ *
+ * The file "checkpoint" of a folder names its latest checkpoint. An engine that finds none starts
+ * afresh, so TFCKPT_NOT_FOUND means exactly that there is no such file; one that names a checkpoint
+ * which is damaged or gone is TFCKPT_DATA_LOSS.
+ */
+
+/** How the latest checkpoint is found, and what was found. All zeros is the default. */
+typedef struct tfckpt_latest_options {
+  size_t      struct_size;      /* sizeof(tfckpt_latest_options) */
+  const char *latest_filename;  /* Name of the state file in the folder; NULL = "checkpoint". */
+  int32_t     fall_back;        /* In. Not 0: if the checkpoint named is incomplete, take the
+                                 * last complete one of the others that the file lists. */
+  int32_t     rebase;           /* In. Not 0: a recorded path that is gone is tried as the folder
+                                 * and its last part, for a folder that was moved. */
+  int32_t     fell_back;        /* Out. 1 if it is not the checkpoint named, 0 otherwise. */
+  char       *reason;           /* Out. Why, to be freed with tfckpt_string_free; NULL if
+                                 * fell_back is 0. */
+} tfckpt_latest_options;
+#define TFCKPT_LATEST_OPTIONS_INIT { sizeof(tfckpt_latest_options), 0, 0, 0, 0, 0 }
+
+/** Sets *options to the default; struct_size is sizeof(tfckpt_latest_options). */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_latest_options_init(tfckpt_latest_options *options, size_t struct_size);
+
+/**
+ * Finds the latest checkpoint of the folder dir. *prefix_out receives its prefix, to be freed with
+ * tfckpt_string_free. options may be NULL; its out fields are written on success.
+ *
+ * The checkpoint is complete: its index opens and every data file reaches the end of what the index
+ * says of it. Contents are not verified.
+ *
+ * Errors: NOT_FOUND without a state file; DATA_LOSS if the checkpoint that it names is incomplete,
+ * or it cannot be parsed; INVALID_ARGUMENT if it names none; PERMISSION_DENIED.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_latest_checkpoint(const char *dir, tfckpt_latest_options *options, char **prefix_out,
+                         tfckpt_error **error_out);
+
+/* =================================================================================================
+ * Context
+ * =================================================================================================
+ *
+ * What outlives a call: the number of threads, and the memory that all calls on the context may
+ * hold together. Wherever a context is taken, NULL stands for one that is made for the call.
+ */
+
+/** How a context is made. All zeros is the default. */
+typedef struct tfckpt_context_options {
+  size_t   struct_size;     /* sizeof(tfckpt_context_options) */
+  uint64_t max_host_bytes;  /* Most bytes that the library holds for all calls on the context
+                             * together, beyond the caller's memory and what it hands to the
+                             * caller; 0 = 64 MiB, the least is 2 MiB. A call waits until what it
+                             * needs is free. */
+  uint32_t num_threads;     /* Threads of a call, the calling one included; 0 = one per core that
+                             * the process may use, at most 16. */
+} tfckpt_context_options;
+#define TFCKPT_CONTEXT_OPTIONS_INIT { sizeof(tfckpt_context_options), 0, 0 }
+
+/** Sets *options to the default; struct_size is sizeof(tfckpt_context_options). */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_context_options_init(tfckpt_context_options *options, size_t struct_size);
+
+/** Makes a context. options may be NULL. INVALID_ARGUMENT for a budget below the minimum. */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_context_new(const tfckpt_context_options *options, tfckpt_context **context_out,
+                   tfckpt_error **error_out);
+
+/** Frees a context. NULL is accepted. Readers made with it keep what they need of it. */
+void tfckpt_context_free(tfckpt_context *context);
+
+/* =================================================================================================
+ * Reader
+ * =================================================================================================
+ *
+ * An open checkpoint, for more than one restore and for looking at what is there. Functions that
+ * take a const reader may run at the same time on any number of threads. Entries, iterations and
+ * views keep what they need alive and may outlive the reader.
+ */
+
+/** How a checkpoint is opened. All zeros is the default. */
+typedef struct tfckpt_reader_options {
+  size_t                struct_size;  /* sizeof(tfckpt_reader_options) */
+  const tfckpt_context *context;      /* Used by the reader's calls that are given none; NULL =
+                                       * one for each call. */
+} tfckpt_reader_options;
+#define TFCKPT_READER_OPTIONS_INIT { sizeof(tfckpt_reader_options), 0 }
+
+/** Sets *options to the default; struct_size is sizeof(tfckpt_reader_options). */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_reader_options_init(tfckpt_reader_options *options, size_t struct_size);
+
+/**
+ * Opens the checkpoint prefix, which is taken literally: not the path of one of its files, not a
+ * pattern. The folder of a SavedModel opens its variables. options may be NULL.
+ *
+ * Errors: NOT_FOUND when there is none; DATA_LOSS when the index cannot be read; INVALID_ARGUMENT
+ * for the path of a checkpoint's file, or a version that is not for this library.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_reader_open(const char *prefix, const tfckpt_reader_options *options,
+                   tfckpt_reader **reader_out, tfckpt_error **error_out);
+
+/** Closes a checkpoint. NULL is accepted. */
+void tfckpt_reader_free(tfckpt_reader *reader);
+
+/** The prefix that was opened. Borrowed from the reader; NULL for NULL. */
+const char *tfckpt_reader_prefix(const tfckpt_reader *reader);
+
+/** Number of data files; 0 for NULL. */
+uint32_t tfckpt_reader_num_shards(const tfckpt_reader *reader);
+
+/**
+ * Number of tensors; goes through the index.
+ *
+ * Errors: DATA_LOSS when part of the index is damaged.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_reader_num_tensors(const tfckpt_reader *reader, size_t *num_out, tfckpt_error **error_out);
+
+/**
+ * What the index says of one tensor. *entry_out is the caller's, to be freed with
+ * tfckpt_entry_free.
+ *
+ * Errors: NOT_FOUND; DATA_LOSS when its entry, or the part of the index it would be in, is damaged.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_reader_find(const tfckpt_reader *reader, const char *key, size_t key_size,
+                   tfckpt_entry **entry_out, tfckpt_error **error_out);
+
+/**
+ * Begins to go through all tensors in the order of their keys. *entries_out is the caller's, to be
+ * freed with tfckpt_entries_free.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_reader_entries(const tfckpt_reader *reader, tfckpt_entries **entries_out,
+                      tfckpt_error **error_out);
+
+/**
+ * Moves on to the next tensor. *entry_out is borrowed until the next call; NULL at the end. An
+ * entry that is damaged is delivered with its code, see tfckpt_entry_code.
+ *
+ * Errors: DATA_LOSS, once and at the end, when part of the index is damaged: all sound entries have
+ * been delivered then.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_entries_next(tfckpt_entries *entries, const tfckpt_entry **entry_out,
+                    tfckpt_error **error_out);
+
+/** Ends an iteration. NULL is accepted. */
+void tfckpt_entries_free(tfckpt_entries *entries);
+
+/**
+ * Key, not NUL-terminated, and its length in bytes in *size_out (which may be NULL). Borrowed from
+ * the entry, as everything that follows; NULL for NULL.
+ */
+const char *tfckpt_entry_key(const tfckpt_entry *entry, size_t *size_out);
+
+/** TFCKPT_OK, or what is wrong with the entry; the functions below then return 0 or NULL. */
+TFCKPT_MUST_USE tfckpt_code tfckpt_entry_code(const tfckpt_entry *entry);
+
+/** What is wrong with the entry; NULL if nothing is. */
+const char *tfckpt_entry_message(const tfckpt_entry *entry);
+
+/** TFCKPT_DTYPE_* of the tensor. */
+int32_t tfckpt_entry_dtype(const tfckpt_entry *entry);
+
+/** Number of dimensions; of the full tensor if it is partitioned. */
+int32_t tfckpt_entry_rank(const tfckpt_entry *entry);
+
+/** Sizes of the dimensions, outermost first. */
+const int64_t *tfckpt_entry_shape(const tfckpt_entry *entry);
+
+/** Bytes in the data files, of all slices together; 0 for a partitioned tensor of strings. */
+uint64_t tfckpt_entry_size(const tfckpt_entry *entry);
+
+/** Number of the data file; 0 for a partitioned tensor. */
+uint32_t tfckpt_entry_shard_id(const tfckpt_entry *entry);
+
+/** First byte in the data file; 0 for a partitioned tensor. */
+uint64_t tfckpt_entry_offset(const tfckpt_entry *entry);
+
+/** CRC-32C of the bytes, unmasked; 0 for a partitioned tensor. */
+uint32_t tfckpt_entry_crc32c(const tfckpt_entry *entry);
+
+/** Number of slices in which the tensor is stored; 0 if it is stored whole. */
+size_t tfckpt_entry_num_slices(const tfckpt_entry *entry);
+
+/** Slice i, such as "0,2:-"; NULL if there is no such slice. */
+const char *tfckpt_entry_slice(const tfckpt_entry *entry, size_t i);
+
+/** Frees an entry from tfckpt_reader_find. NULL is accepted. */
+void tfckpt_entry_free(tfckpt_entry *entry);
+
+/** As tfckpt_restore, from an open checkpoint. */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_reader_restore(const tfckpt_reader *reader, const tfckpt_tensor *tensors, size_t num_tensors,
+                      const tfckpt_restore_options *options, tfckpt_code *codes_out,
+                      tfckpt_error **error_out);
+
+#define TFCKPT_VIEW_ALLOW_UNALIGNED 1  /* For tfckpt_reader_view: accept an address that is not a
+                                        * multiple of the element's alignment. What TensorFlow
+                                        * wrote is packed, and so rarely aligned. */
+#define TFCKPT_VIEW_NO_VERIFY       2  /* For tfckpt_reader_view: do not verify the checksum,
+                                        * which reads all of the data. */
+
+/**
+ * Maps a tensor's bytes where they lie in the data file, read-only. The view keeps its mapping
+ * alive by itself, also when the checkpoint is deleted or overwritten by this library or by
+ * TensorFlow, which replace files and do not rewrite them. If somebody shortens the file, touching
+ * the lost part raises SIGBUS. *view_out is the caller's, to be freed with tfckpt_view_free.
+ *
+ * Errors: FAILED_PRECONDITION for data that cannot be used in place: strings, partitioned,
+ * big-endian or misaligned; NOT_FOUND; DATA_LOSS.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_reader_view(const tfckpt_reader *reader, const char *key, size_t key_size, uint32_t flags,
+                   tfckpt_view **view_out, tfckpt_error **error_out);
+
+/** The bytes of a view. Borrowed from it; NULL for NULL. */
+const void *tfckpt_view_data(const tfckpt_view *view);
+
+/** Number of bytes of a view; 0 for NULL. */
+size_t tfckpt_view_size(const tfckpt_view *view);
+
+/** Frees a view and unmaps its bytes. NULL is accepted. */
+void tfckpt_view_free(tfckpt_view *view);
+
+/* =================================================================================================
+ * Verifying a checkpoint
+ * =================================================================================================
+ *
+ * Reads all of it and compares every checksum, those of the index included.
+ */
+
+/** Called for each thing that is broken. The error is borrowed for the call. */
+typedef void (*tfckpt_damage_fn)(const tfckpt_error *error, void *user_data);
+
+/** How a checkpoint is verified. All zeros is the default. */
+typedef struct tfckpt_verify_options {
+  size_t                struct_size;  /* sizeof(tfckpt_verify_options) */
+  const tfckpt_context *context;      /* NULL = the reader's, or one for this call. */
+  tfckpt_progress_fn    progress;     /* NULL = no progress. */
+  tfckpt_damage_fn      damage;       /* Called on the calling thread; NULL = damage is only
+                                       * counted. */
+  void                 *user_data;    /* Passed to progress and damage. */
+  tfckpt_stats         *stats;        /* Filled if not NULL. */
+} tfckpt_verify_options;
+#define TFCKPT_VERIFY_OPTIONS_INIT { sizeof(tfckpt_verify_options), 0, 0, 0, 0, 0 }
+
+/** Sets *options to the default; struct_size is sizeof(tfckpt_verify_options). */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_verify_options_init(tfckpt_verify_options *options, size_t struct_size);
+
+/**
+ * Checks every checksum of an open checkpoint. options may be NULL. *num_damaged_out (unless
+ * num_damaged_out is NULL) receives the number of things that are broken.
+ *
+ * Errors: That of the first thing that is broken; CANCELLED.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_reader_verify(const tfckpt_reader *reader, const tfckpt_verify_options *options,
+                     uint64_t *num_damaged_out, tfckpt_error **error_out);
+
+/* =================================================================================================
+ * Checkpoint state
+ * =================================================================================================
+ *
+ * The functions of tf.train around the file "checkpoint", which lists the checkpoints of a folder
+ * (tensorflow/python/training/checkpoint_state.proto), and around the files of a checkpoint.
+ */
+
+/**
+ * Reads the state file of the folder dir, as tf.train.get_checkpoint_state does: relative paths are
+ * joined to dir. latest_filename NULL = "checkpoint". *state_out is the caller's, to be freed with
+ * tfckpt_checkpoint_state_free.
+ *
+ * Errors: NOT_FOUND without a state file; DATA_LOSS, with the line, if it cannot be parsed;
+ * INVALID_ARGUMENT if it names no checkpoint.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_get_checkpoint_state(const char *dir, const char *latest_filename,
+                            tfckpt_checkpoint_state **state_out, tfckpt_error **error_out);
+
+/** Path of the latest checkpoint. Borrowed from the state; NULL for NULL. */
+const char *tfckpt_checkpoint_state_model_checkpoint_path(const tfckpt_checkpoint_state *state);
+
+/** Number of all_model_checkpoint_paths; 0 for NULL. */
+size_t tfckpt_checkpoint_state_num_paths(const tfckpt_checkpoint_state *state);
+
+/**
+ * Path i of all_model_checkpoint_paths, the oldest first. Borrowed from the state; NULL if there is
+ * no such path.
+ */
+const char *tfckpt_checkpoint_state_path(const tfckpt_checkpoint_state *state, size_t i);
+
+/** Number of all_model_checkpoint_timestamps; 0 for NULL. */
+size_t tfckpt_checkpoint_state_num_timestamps(const tfckpt_checkpoint_state *state);
+
+/** Timestamp i in seconds since 1970; 0 if there is no such timestamp. */
+double tfckpt_checkpoint_state_timestamp(const tfckpt_checkpoint_state *state, size_t i);
+
+/** Seconds since 1970 of the last checkpoint that was preserved for good; 0 if there is none. */
+double tfckpt_checkpoint_state_last_preserved_timestamp(const tfckpt_checkpoint_state *state);
+
+/** Frees a state. NULL is accepted. */
+void tfckpt_checkpoint_state_free(tfckpt_checkpoint_state *state);
+
+/** What goes into a state file beside the latest checkpoint. All zeros is the default. */
+typedef struct tfckpt_update_options {
+  size_t             struct_size;                      /* sizeof(tfckpt_update_options) */
+  const char *const *all_model_checkpoint_paths;       /* All checkpoints that are kept, the
+                                                        * oldest first; the latest is appended if
+                                                        * it is not the last. */
+  size_t             num_paths;                        /* Number of them. */
+  const double      *all_model_checkpoint_timestamps;  /* Seconds since 1970 for each of them, or
+                                                        * NULL. */
+  size_t             num_timestamps;                   /* Number of timestamps. */
+  const double      *last_preserved_timestamp;         /* Seconds since 1970 of the last
+                                                        * checkpoint preserved for good; NULL =
+                                                        * none. */
+  const char        *latest_filename;                  /* Name of the state file; NULL =
+                                                        * "checkpoint". */
+  int32_t            save_relative_paths;              /* Not 0: absolute paths are stored
+                                                        * relative to the folder. */
+  int32_t            no_sync;                          /* Not 0: no fsync. */
+} tfckpt_update_options;
+#define TFCKPT_UPDATE_OPTIONS_INIT { sizeof(tfckpt_update_options), 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/** Sets *options to the default; struct_size is sizeof(tfckpt_update_options). */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_update_options_init(tfckpt_update_options *options, size_t struct_size);
+
+/**
+ * Writes the state file of the folder save_dir, byte for byte as tf.train.update_checkpoint_state
+ * does, and replaces the old one in one step. options may be NULL.
+ *
+ * Errors: INVALID_ARGUMENT when numbers of paths and timestamps differ; FAILED_PRECONDITION when
+ * the state file and the checkpoint have one path; the system's errors.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_update_checkpoint_state(const char *save_dir, const char *model_checkpoint_path,
+                               const tfckpt_update_options *options, tfckpt_error **error_out);
+
+/**
+ * Whether there is a checkpoint at prefix, which is taken literally: *exists_out becomes 1 or 0. It
+ * need not be complete.
+ *
+ * Errors: The system's errors when the question cannot be answered.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_checkpoint_exists(const char *prefix, int32_t *exists_out, tfckpt_error **error_out);
+
+/**
+ * Times of last change of those of num_prefixes checkpoints that exist, in order, in whole seconds
+ * since 1970. mtimes_out has room for num_prefixes; *num_out receives how many were written.
+ *
+ * Errors: The system's errors other than NOT_FOUND.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_get_checkpoint_mtimes(const char *const *prefixes, size_t num_prefixes, double *mtimes_out,
+                             size_t *num_out, tfckpt_error **error_out);
+
+#define TFCKPT_FORMAT_V2 0  /* A checkpoint of index and data files. */
+#define TFCKPT_FORMAT_V1 1  /* A checkpoint of one file, or of one per shard. */
+
+/** How a checkpoint is removed. All zeros is the default. */
+typedef struct tfckpt_remove_options {
+  size_t      struct_size;        /* sizeof(tfckpt_remove_options) */
+  int32_t     format;             /* TFCKPT_FORMAT_*: whose files to remove; those of the other
+                                   * format stay. */
+  const char *meta_graph_suffix;  /* Suffix of the meta graph's file; NULL = "meta". */
+  int32_t     no_sync;            /* Not 0: no fsync. */
+} tfckpt_remove_options;
+#define TFCKPT_REMOVE_OPTIONS_INIT { sizeof(tfckpt_remove_options), 0, 0, 0 }
+
+/** Sets *options to the default; struct_size is sizeof(tfckpt_remove_options). */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_remove_options_init(tfckpt_remove_options *options, size_t struct_size);
+
+/**
+ * Removes the files of the checkpoint prefix, which is taken literally, in TensorFlow's order: the
+ * meta graph's file, the index, the data files. What is not there is no error. options may be NULL.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_remove_checkpoint(const char *prefix, const tfckpt_remove_options *options,
+                         tfckpt_error **error_out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* TFCKPT_H */
