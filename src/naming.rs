@@ -5,8 +5,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// `prefix` with `suffix` appended to its last component.
@@ -38,11 +39,13 @@ pub fn numbered_prefix(prefix: &Path, step: i64, pad: bool) -> PathBuf {
     }
 }
 
-/// The folder of `prefix`: everything before its last `/`, `.` if there is none.
-pub fn directory(prefix: &Path) -> PathBuf {
-    match prefix.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
+/// The folder that a path is in: everything before its last `/`, `.` if there is none.
+pub fn directory(path: &Path) -> PathBuf {
+    let bytes = path.as_os_str().as_bytes();
+    match bytes.iter().rposition(|&byte| byte == b'/') {
+        None => PathBuf::from("."),
+        Some(0) => PathBuf::from("/"),
+        Some(end) => PathBuf::from(OsStr::from_bytes(bytes.get(..end).unwrap_or_default())),
     }
 }
 
@@ -62,6 +65,19 @@ mod tests {
             Path::new("d/m.data-123456-of-1234567")
         );
         assert_eq!(index_file(Path::new("m.v1")), Path::new("m.v1.index"));
+    }
+
+    #[test]
+    fn a_path_is_in_what_stands_before_its_last_slash() {
+        for (path, folder) in [
+            ("m", "."),
+            ("d/m", "d"),
+            ("d/", "d"),
+            ("/m", "/"),
+            ("d//m", "d/"),
+        ] {
+            assert_eq!(directory(Path::new(path)), Path::new(folder));
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 use std::ffi::{CString, c_char};
 
 use super::handle::{borrow, c_path, c_string, free, guard_value, put};
-use crate::{Code, Error};
+use crate::Error;
 
 /// TFCKPT_OK or one of TensorFlow's canonical codes.
 pub type tfckpt_code = i32;
@@ -93,8 +93,8 @@ impl tfckpt_error {
 /// The code of an error, the one that the function returned; TFCKPT_OK for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_error_code(error: *const tfckpt_error) -> tfckpt_code {
-    // SAFETY: NULL or a live error, by the header's rules; so below.
     guard_value(TFCKPT_OK, || {
+        // SAFETY: NULL or a live error, by the header's rules; so below.
         unsafe { borrow(error) }.map_or(TFCKPT_OK, |e| e.error.code() as i32)
     })
 }

@@ -131,8 +131,8 @@ pub unsafe extern "C" fn tfckpt_reader_prefix(reader: *const tfckpt_reader) -> *
 /// Number of data files; 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_reader_num_shards(reader: *const tfckpt_reader) -> u32 {
-    // SAFETY: as above.
     guard_value(0, || {
+        // SAFETY: as above.
         unsafe { borrow(reader) }.map_or(0, |reader| reader.reader.num_shards())
     })
 }
@@ -314,8 +314,8 @@ pub unsafe extern "C" fn tfckpt_entry_key(
 /// TFCKPT_OK, or what is wrong with the entry; the functions below then return 0 or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_entry_code(entry: *const tfckpt_entry) -> tfckpt_code {
-    // SAFETY: as above.
     guard_value(TFCKPT_OK, || {
+        // SAFETY: as above.
         unsafe { borrow(entry) }.map_or(TFCKPT_OK, |entry| entry.code)
     })
 }
@@ -511,8 +511,8 @@ pub unsafe extern "C" fn tfckpt_view_data(view: *const tfckpt_view) -> *const c_
 /// Number of bytes of a view; 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_view_size(view: *const tfckpt_view) -> usize {
-    // SAFETY: as above.
     guard_value(0, || {
+        // SAFETY: as above.
         unsafe { borrow(view) }.map_or(0, |view| view.0.bytes().len())
     })
 }

@@ -174,7 +174,7 @@ impl Request<'_> {
             .enumerate()
         {
             // SAFETY: the caller's promise.
-            match unsafe { tensor.to_restore(strings) } {
+            match unsafe { tensor.describe_restore(strings) } {
                 Ok(request) => {
                     requests.push(request);
                     indices.push(index);
@@ -201,7 +201,7 @@ impl Request<'_> {
         for ((tensor, strings), result) in tensors.iter().zip(strings).zip(results) {
             let code = match result {
                 Some(Ok(())) => {
-                    // SAFETY: a tensor of strings that was restored passed `to_restore`.
+                    // SAFETY: a tensor of strings that was restored passed `describe_restore`.
                     unsafe { tensor.put_strings(strings) };
                     TFCKPT_OK
                 }

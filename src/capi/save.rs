@@ -90,7 +90,7 @@ pub unsafe extern "C" fn tfckpt_save(
             let tensors = read_tensors(tensors, num_tensors)?;
             let to_save = |(index, tensor): (usize, &tfckpt_tensor)| {
                 tensor
-                    .to_save()
+                    .describe_save()
                     .map_err(|error: Error| error.with_tensor_index(index))
             };
             let tensors: Vec<SaveTensor<'_>> = tensors

@@ -72,8 +72,8 @@ pub unsafe extern "C" fn tfckpt_checkpoint_state_model_checkpoint_path(
 pub unsafe extern "C" fn tfckpt_checkpoint_state_num_paths(
     state: *const tfckpt_checkpoint_state,
 ) -> usize {
-    // SAFETY: as above.
     guard_value(0, || {
+        // SAFETY: as above.
         unsafe { borrow(state) }.map_or(0, |state| state.paths.len())
     })
 }
@@ -349,10 +349,11 @@ pub unsafe extern "C" fn tfckpt_remove_checkpoint(
 ///
 /// `paths` must be NULL or an array of `num` NUL-terminated strings or NULLs.
 unsafe fn read_paths(paths: *const *const c_char, num: usize, name: &str) -> Result<Vec<PathBuf>> {
-    // SAFETY: the caller's promise, for both.
+    // SAFETY: the caller's promise.
     let paths = unsafe { array(paths, num, name) }?;
-    paths
-        .iter()
-        .map(|&each| unsafe { path(each, name) }.map(PathBuf::from))
-        .collect()
+    let owned = |&each: &*const c_char| {
+        // SAFETY: the caller's promise.
+        unsafe { path(each, name) }.map(PathBuf::from)
+    };
+    paths.iter().map(owned).collect()
 }

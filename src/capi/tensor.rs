@@ -93,8 +93,8 @@ pub struct tfckpt_strings(StringTensor);
 /// Number of elements; 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_strings_num(strings: *const tfckpt_strings) -> usize {
-    // SAFETY: NULL or live, by the header's rules; so below.
     guard_value(0, || {
+        // SAFETY: NULL or live, by the header's rules; so below.
         unsafe { borrow(strings) }.map_or(0, |strings| strings.0.len())
     })
 }
@@ -255,7 +255,7 @@ impl tfckpt_tensor {
     /// # Safety
     ///
     /// As `common`; `data` must be readable for `'a` from any thread.
-    pub(super) unsafe fn to_save<'a>(&self) -> Result<SaveTensor<'a>> {
+    pub(super) unsafe fn describe_save<'a>(&self) -> Result<SaveTensor<'a>> {
         // SAFETY: the caller's promise, for all of the block.
         unsafe {
             let Common {
@@ -313,7 +313,7 @@ impl tfckpt_tensor {
     /// # Safety
     ///
     /// As `common`; nothing else may access what `data` points to during `'a`.
-    pub(super) unsafe fn to_restore<'a>(
+    pub(super) unsafe fn describe_restore<'a>(
         &self,
         strings: &'a mut StringTensor,
     ) -> Result<RestoreTensor<'a>> {
@@ -352,7 +352,7 @@ impl tfckpt_tensor {
     ///
     /// # Safety
     ///
-    /// `data` must be as `to_restore` has checked it.
+    /// `data` must be as `describe_restore` has checked it.
     pub(super) unsafe fn put_strings(&self, strings: StringTensor) {
         if self.dtype == DType::String as i32 {
             let out: *mut *mut tfckpt_strings = self.data.cast();

@@ -113,7 +113,7 @@ pub fn remove_checkpoint(prefix: &Path, options: &RemoveOptions<'_>) -> Result<(
         return Ok(());
     }
     let sync = !options.no_sync;
-    let state_file = state::state_file(&state::paths::dirname(prefix), None);
+    let state_file = state::state_file(state::paths::dirname(prefix), None);
     previous::remove_left_over(
         prefix,
         &Layout::v2(&super::v2_data_files),

@@ -11,7 +11,7 @@ use crate::naming;
 
 /// Opens the checkpoint at `prefix`, taken literally.
 ///
-/// A prefix without an index falls back to the copy that an interrupted overwriting save left of the
+/// A `.prev` that is asked for by name takes data files that it lacks from the original. A prefix without an index falls back to the copy that an interrupted overwriting save left of the
 /// checkpoint before it. A folder opens if it is a SavedModel's, with the variables in it.
 ///
 /// # Errors
@@ -22,7 +22,7 @@ pub fn open(prefix: &Path) -> Result<BundleReader> {
     if prefix.as_os_str().is_empty() {
         return Err(Error::invalid_argument("the prefix is empty"));
     }
-    match BundleReader::open(prefix, None) {
+    match BundleReader::open(prefix, previous::original(prefix)) {
         Err(error) if is_missing_index(&error, prefix) => {}
         opened => return opened,
     }

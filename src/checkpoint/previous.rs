@@ -20,7 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::layout::{DataFile, Layout, base_name, folder};
 use super::redirect;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::io::dir::{self, DirLock, link, list, look, remove, rename, sync_dir, sync_file};
 use crate::io::read::ReadFile;
 use crate::io::write::{TempFile, is_temporary};
@@ -55,25 +55,6 @@ pub fn original(path: &Path) -> Option<&Path> {
     Some(Path::new(OsStr::from_bytes(original)))
 }
 
-/// Where a reader finds the data file of `prefix` with this suffix: under its own name, or, if
-/// `prefix` is a `.prev` without one, under that of the original.
-///
-/// # Errors
-///
-/// The system's error. A file that is nowhere is none.
-pub fn data_path(prefix: &Path, suffix: &str) -> Result<PathBuf> {
-    let own = naming::append(prefix, suffix);
-    if let Some(original) = original(prefix)
-        && look(&own)?.is_none()
-    {
-        let other = naming::append(original, suffix);
-        if look(&other)?.is_some() {
-            return Ok(other);
-        }
-    }
-    Ok(own)
-}
-
 /// The files called `PREFIX.prev-<id><suffix>`, with what follows the prefix split.
 fn left_over(prefix: &Path, layout: &Layout<'_>) -> Result<Vec<(u64, PathBuf, bool)>> {
     let folder = folder(prefix);
@@ -81,7 +62,14 @@ fn left_over(prefix: &Path, layout: &Layout<'_>) -> Result<Vec<(u64, PathBuf, bo
     let mut beginning = base.to_vec();
     beginning.extend_from_slice(MARK.as_bytes());
     let mut found = Vec::new();
-    for name in list(&folder, &beginning)? {
+    let names = match list(&folder, &beginning) {
+        // Without the folder, or with a file in its place, there is nothing in it.
+        Err(error) if matches!(error.code(), Code::NotFound | Code::FailedPrecondition) => {
+            return Ok(found);
+        }
+        names => names?,
+    };
+    for name in names {
         let bytes = name.as_bytes();
         let parts = bytes.get(base.len()..).and_then(split_id);
         if let Some((id, suffix)) = parts

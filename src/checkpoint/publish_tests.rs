@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::layout::{DataFile, Layout};
-use super::previous::{data_path, newest_complete, original, remove_left_over};
+use super::previous::{newest_complete, original, remove_left_over};
 use super::publish::Publication;
 use crate::error::{Code, Error, Result};
 use crate::io::dir::create_parent;
@@ -19,6 +19,17 @@ use crate::io::fault::{Disk, Plan, Record, Watch, crash_states};
 use crate::io::write::TempFile;
 use crate::naming;
 use crate::state::CheckpointState;
+
+/// Where a reader finds a data file: under its own name, or, for a `.prev` without one, under the
+/// original's.
+fn data_path(prefix: &Path, suffix: &str) -> PathBuf {
+    let own = naming::append(prefix, suffix);
+    let substitute = original(prefix).map(|original| naming::append(original, suffix));
+    match substitute {
+        Some(other) if !own.exists() && other.exists() => other,
+        _ => own,
+    }
+}
 
 fn data_text(generation: u32, shard: u32, shards: u32) -> String {
     format!("{generation:04} {shard}-{shards}")
@@ -275,7 +286,7 @@ fn open(prefix: &Path, literal: bool) -> Found {
         let path = if literal {
             naming::data_file(prefix, shard, shards)
         } else {
-            data_path(prefix, &suffix(shard, shards)).unwrap()
+            data_path(prefix, &suffix(shard, shards))
         };
         let text =
             std::fs::read_to_string(&path).map_err(|_| format!("{} is missing", path.display()))?;

@@ -245,7 +245,7 @@ fn publish(
     call: &mut Call<'_>,
 ) -> Result<()> {
     let dir = state::paths::dirname(prefix);
-    let state_file = state::state_file(&dir, None);
+    let state_file = state::state_file(dir, None);
     let state = if options.update_state {
         let text = update::with_latest(&state_file, prefix, options.save_relative_paths)?;
         Some(text.into_bytes())

@@ -25,7 +25,7 @@ pub struct ReadFile {
 
 /// What tells one state of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -84,11 +84,6 @@ impl ReadFile {
     /// The open file itself, for a mapping.
     pub fn file(&self) -> &File {
         &self.file
-    }
-
-    /// Its identity, size and time when it was opened.
-    pub fn stamp(&self) -> Stamp {
-        self.stamp
     }
 
     /// Whether its path still names this very file.

@@ -128,12 +128,6 @@ impl Overlap {
         }
         low
     }
-
-    /// Elements from the first shared one in the source to the last, gaps included.
-    pub fn source_range(&self) -> std::ops::Range<u64> {
-        let last = self.run(self.num_runs.saturating_sub(1));
-        self.source_start..last.source + last.len
-    }
 }
 
 #[cfg(test)]
@@ -186,7 +180,6 @@ mod tests {
             prop_assert_eq!(&pairs, &naive(&source, &dest));
             if let Some(overlap) = overlap {
                 prop_assert_eq!(overlap.num_elements(), pairs.len() as u64);
-                prop_assert_eq!(overlap.source_range(), pairs[0].0..pairs[pairs.len() - 1].0 + 1);
                 for source in 0..100 {
                     let expected = runs.iter().position(|run| run.source + run.len > source);
                     prop_assert_eq!(

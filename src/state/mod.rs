@@ -28,9 +28,6 @@ mod stored;
 mod text_format;
 
 pub use checkpoint_state::CheckpointState;
-pub use file::{
-    DEFAULT_FILENAME, MAX_SIZE, check_latest_filename, conflict, get_checkpoint_state, read,
-    state_file,
-};
+pub use file::{MAX_SIZE, check_latest_filename, conflict, get_checkpoint_state, read, state_file};
 pub use meta_name::meta_graph_filename;
-pub use stored::{resolve, stored_state};
+pub use stored::stored_state;

@@ -58,6 +58,7 @@ impl TableReader {
     ///
     /// DATA_LOSS, with the offset, if the block that would hold the key is damaged; or the system's
     /// error.
+    #[cfg(test)]
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         Ok(self.cursor().get(key)?.map(<[u8]>::to_vec))
     }

@@ -33,11 +33,6 @@ impl Budget {
         })
     }
 
-    /// The limit in bytes.
-    pub fn limit(&self) -> u64 {
-        self.limit
-    }
-
     /// Takes up to `wanted` bytes, what is free if that is less, but at least `least`: waits for other
     /// calls to end if need be. `least` is capped by the limit.
     pub fn reserve(&self, wanted: u64, least: u64) -> Reservation<'_> {
@@ -114,6 +109,6 @@ mod tests {
     fn a_limit_below_the_minimum_is_refused_by_name() {
         let error = Budget::new(MINIMUM - 1).unwrap_err();
         assert!(error.message().contains("minimum=2097152"), "{error}");
-        assert_eq!(Budget::new(0).unwrap().limit(), DEFAULT);
+        assert_eq!(Budget::new(0).unwrap().limit, DEFAULT);
     }
 }

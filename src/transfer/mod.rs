@@ -19,7 +19,6 @@ mod stats;
 pub mod write;
 
 pub use context::{Call, Context, ContextOptions};
-pub use pipeline::Stop;
 pub use progress::{Progress, ProgressFn, Update};
 pub use stats::Stats;
 

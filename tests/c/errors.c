@@ -276,7 +276,7 @@ static void descriptions_that_make_no_sense(const char *dir, const char *prefix)
     bad = good, bad.dtype = -1;
     refused(dir, prefix, bad, TFCKPT_INVALID_ARGUMENT);
     bad = good, bad.flags = 1u << 31;
-    refused(dir, prefix, bad, TFCKPT_INVALID_ARGUMENT);
+    refused(dir, prefix, bad, TFCKPT_UNIMPLEMENTED);
     bad = good, bad.dtype = TFCKPT_DTYPE_RESOURCE;
     refused(dir, prefix, bad, TFCKPT_UNIMPLEMENTED);
 }
