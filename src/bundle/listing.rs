@@ -39,10 +39,6 @@ impl<'a> Listing<'a> {
     /// # Errors
     ///
     /// DATA_LOSS, once and at the end, when a block of the index is damaged.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "the outer result ends the iteration"
-    )]
     pub fn next(&mut self) -> Result<Option<(Vec<u8>, Result<Entry>)>> {
         loop {
             let (key, entry) = match self.entries.next() {

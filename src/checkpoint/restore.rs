@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::tensor::{RestoreData, RestoreTensor};
+use super::tensor::{RestoreData, RestoreTensor, check_dtype};
 use crate::bundle::{BundleReader, DataExtent, Entry, Lookup, Stored, StringTensor};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -174,7 +174,7 @@ fn refuse_overlaps(tensors: &[RestoreTensor<'_>]) -> Result<()> {
         .iter()
         .enumerate()
         .filter_map(|(index, tensor)| match &tensor.data {
-            RestoreData::Bytes(span) if span.len() > 0 => Some((span.addresses(), index)),
+            RestoreData::Bytes(span) if !span.is_empty() => Some((span.addresses(), index)),
             _ => None,
         })
         .collect();
@@ -366,6 +366,7 @@ impl Planner<'_> {
 /// Compares the request with the entry, in TensorFlow's order and words.
 fn check_request(tensor: &RestoreTensor<'_>, entry: &Entry) -> Result<Option<ShapeAndSlice>> {
     let name = String::from_utf8_lossy(tensor.key);
+    check_dtype(tensor.dtype)?;
     if tensor.dtype != entry.dtype {
         return Err(Error::invalid_argument(format!(
             "tensor_name = {name}; expected dtype {} does not equal original dtype {}",

@@ -120,9 +120,8 @@ impl SaveTensor<'_> {
 }
 
 impl RestoreTensor<'_> {
-    /// As [`SaveTensor::check`].
+    /// As [`SaveTensor::check`], but for the dtype, which comes first in the comparison with the entry.
     pub(super) fn check(&self) -> Result<Option<ShapeAndSlice>> {
-        check_dtype(self.dtype)?;
         let spec = parse_spec(self.slice_spec)?;
         if let Some(spec) = spec.as_ref().filter(|spec| spec.slice_shape != self.shape) {
             return Err(Error::invalid_argument(format!(

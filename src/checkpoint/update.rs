@@ -16,7 +16,7 @@ use crate::state::{self, CheckpointState};
 pub fn with_latest(state_file: &Path, prefix: &Path, relative: bool) -> Result<String> {
     let dir = state::paths::dirname(prefix);
     let cwd = std::env::current_dir().unwrap_or_default();
-    let own = state::stored_state(&dir, prefix, &[], &[], None, relative, &cwd)?;
+    let own = state::stored_state(dir, prefix, &[], &[], None, relative, &cwd)?;
     state::conflict(state_file, &own, prefix)?;
     let latest = own.model_checkpoint_path;
     let before = match state::read(state_file) {
@@ -26,7 +26,7 @@ pub fn with_latest(state_file: &Path, prefix: &Path, relative: bool) -> Result<S
     };
     let mut paths = before.all_model_checkpoint_paths;
     paths.retain(|path| {
-        *path != latest && find::exists(&state::paths::join(&dir, Path::new(path))).unwrap_or(true)
+        *path != latest && find::exists(&state::paths::join(dir, Path::new(path))).unwrap_or(true)
     });
     paths.push(latest.clone());
     let state = CheckpointState {

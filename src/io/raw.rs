@@ -15,7 +15,7 @@ pub fn read_exact_at<'a>(
     let mut done = 0;
     while let Some(rest) = dest
         .get(done, dest.len() - done)
-        .filter(|rest| rest.len() > 0)
+        .filter(|rest| !rest.is_empty())
     {
         let position = offset
             .checked_add(done as u64)

@@ -40,6 +40,11 @@ impl<'a> SourceSpan<'a> {
         self.len
     }
 
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// The `len` bytes from `offset`, if they lie inside.
     pub fn get(&self, offset: usize, len: usize) -> Option<Self> {
         let end = offset.checked_add(len)?;
