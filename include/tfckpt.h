@@ -520,8 +520,7 @@ void tfckpt_context_free(tfckpt_context *context);
  * =================================================================================================
  *
  * An open checkpoint, for more than one restore and for looking at what is there. Functions that
- * take a const reader may run at the same time on any number of threads. Entries, iterations and
- * views keep what they need alive and may outlive the reader.
+ * take a const reader may run at the same time on any number of threads.
  */
 
 /** How a checkpoint is opened. All zeros is the default. */
@@ -563,6 +562,20 @@ uint32_t tfckpt_reader_num_shards(const tfckpt_reader *reader);
  */
 TFCKPT_MUST_USE tfckpt_code
 tfckpt_reader_num_tensors(const tfckpt_reader *reader, size_t *num_out, tfckpt_error **error_out);
+
+/** As tfckpt_restore, from an open checkpoint. */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_reader_restore(const tfckpt_reader *reader, const tfckpt_tensor *tensors, size_t num_tensors,
+                      const tfckpt_restore_options *options, tfckpt_code *codes_out,
+                      tfckpt_error **error_out);
+
+/* =================================================================================================
+ * Entries
+ * =================================================================================================
+ *
+ * What an index says of a tensor. An entry or an iteration keeps what it needs of the checkpoint
+ * alive and may outlive the reader.
+ */
 
 /**
  * What the index says of one tensor. *entry_out is the caller's, to be freed with
@@ -638,11 +651,12 @@ const char *tfckpt_entry_slice(const tfckpt_entry *entry, size_t i);
 /** Frees an entry from tfckpt_reader_find. NULL is accepted. */
 void tfckpt_entry_free(tfckpt_entry *entry);
 
-/** As tfckpt_restore, from an open checkpoint. */
-TFCKPT_MUST_USE tfckpt_code
-tfckpt_reader_restore(const tfckpt_reader *reader, const tfckpt_tensor *tensors, size_t num_tensors,
-                      const tfckpt_restore_options *options, tfckpt_code *codes_out,
-                      tfckpt_error **error_out);
+/* =================================================================================================
+ * Views
+ * =================================================================================================
+ *
+ * A tensor's bytes where they lie in the data file, without a copy. A view may outlive the reader.
+ */
 
 #define TFCKPT_VIEW_ALLOW_UNALIGNED 1  /* For tfckpt_reader_view: accept an address that is not a
                                         * multiple of the element's alignment. What TensorFlow

@@ -6,9 +6,8 @@
 use std::sync::Arc;
 
 use super::error::{tfckpt_code, tfckpt_error};
-use super::handle::{
-    Sized, borrow, check_out, free, guard, init_struct, into_handle, put, read_struct,
-};
+use super::handle::{Sized, borrow, check_out, free, init_struct, into_handle, put, read_struct};
+use super::wall::guard;
 use crate::{Context, ContextOptions, Result};
 
 /// Resources that calls share. Any number of calls may use one at the same time.

@@ -9,7 +9,8 @@
 
 use std::ffi::{CString, c_char};
 
-use super::handle::{borrow, c_path, c_string, free, guard_value, put};
+use super::handle::{borrow, c_path, c_string, free, put};
+use super::wall::guard_value;
 use crate::Error;
 
 /// TFCKPT_OK or one of TensorFlow's canonical codes.

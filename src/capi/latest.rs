@@ -8,9 +8,9 @@ use std::ffi::c_char;
 
 use super::error::{tfckpt_code, tfckpt_error};
 use super::handle::{
-    Sized, c_path, c_string, check_out, guard, init_struct, path, put, read_struct, text,
-    write_struct,
+    Sized, c_path, c_string, check_out, init_struct, path, put, read_struct, text, write_struct,
 };
+use super::wall::guard;
 use crate::LatestOptions;
 
 /// How the latest checkpoint is found, and what was found. All zeros is the default.

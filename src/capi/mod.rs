@@ -53,7 +53,7 @@
 //!
 //! `include/tfckpt.h` is generated from the files of this folder. Everything here is glue over what
 //! `lib.rs` re-exports. Pointers become Rust values in `handle` and nowhere else; every function's
-//! body runs behind its panic wall.
+//! body runs behind the panic wall of `wall`.
 
 #![allow(non_camel_case_types, reason = "these are the names of the C header")]
 #![allow(
@@ -62,11 +62,13 @@
 )]
 
 mod handle;
+mod wall;
 #[cfg(feature = "test-panics")]
-pub use handle::tfckpt_test_panic;
+pub use wall::tfckpt_test_panic;
 
 pub mod context;
 pub mod dtype;
+pub mod entry;
 pub mod error;
 pub mod latest;
 pub mod progress;
@@ -78,3 +80,4 @@ pub mod stats;
 pub mod tensor;
 pub mod verify;
 pub mod version;
+pub mod view;

@@ -13,10 +13,11 @@ use std::ffi::{c_char, c_void};
 
 use super::context::{context_or_new, tfckpt_context};
 use super::error::{TFCKPT_ABORTED, TFCKPT_OK, tfckpt_code, tfckpt_error};
-use super::handle::{Sized, array_mut, guard, init_struct, path, read_struct};
+use super::handle::{Sized, array_mut, init_struct, path, read_struct};
 use super::progress::{tfckpt_progress_fn, to_progress};
 use super::stats::{put_stats, tfckpt_stats};
 use super::tensor::{read_tensors, tfckpt_tensor};
+use super::wall::guard;
 use crate::{Call, Context, Error, Reader, RestoreTensor, Result, StringTensor, Verify};
 
 /// Every stored piece that a request touches is read and verified whole, as TensorFlow does.

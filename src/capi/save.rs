@@ -8,10 +8,11 @@ use std::ffi::{CString, c_char, c_void};
 
 use super::context::{context_or_new, tfckpt_context};
 use super::error::{tfckpt_code, tfckpt_error};
-use super::handle::{Sized, borrow, c_path, guard, init_struct, path, put, read_struct};
+use super::handle::{Sized, borrow, c_path, init_struct, path, put, read_struct};
 use super::progress::{tfckpt_progress_fn, to_progress};
 use super::stats::{put_stats, tfckpt_stats};
 use super::tensor::{read_tensors, tfckpt_tensor};
+use super::wall::guard;
 use crate::{Call, Error, Result, SaveOptions, SaveTensor};
 
 /// How a checkpoint is saved. All zeros is the default, and TensorFlow's way.

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 
 use super::error::{tfckpt_code, tfckpt_error};
 use super::handle::{
-    Sized, array, array_mut, borrow, c_string, check_out, free, guard, guard_value, init_struct,
-    into_handle, path, put, read_struct, text,
+    Sized, array, array_mut, borrow, c_string, check_out, free, init_struct, into_handle, path,
+    put, read_struct, text,
 };
+use super::wall::{guard, guard_value};
 use crate::{CheckpointState, Error, Format, RemoveOptions, Result, UpdateOptions};
 
 /// What a state file says.

@@ -3,7 +3,8 @@
 //! Options have a field for a tfckpt_stats, which the call fills, also when it fails.
 
 use super::error::tfckpt_code;
-use super::handle::{Sized, guard, init_struct, write_struct};
+use super::handle::{Sized, init_struct, write_struct};
+use super::wall::guard;
 use crate::{Result, Stats};
 
 /// What a call did, in numbers.

@@ -7,9 +7,10 @@ use std::ffi::{c_char, c_void};
 
 use super::error::tfckpt_code;
 use super::handle::{
-    Sized, array, borrow, check_out, free, guard, guard_value, init_struct, into_handle, put,
-    read_struct, struct_size, text,
+    Sized, array, borrow, check_out, free, init_struct, into_handle, put, read_struct, struct_size,
+    text,
 };
+use super::wall::{guard, guard_value};
 use crate::{
     DType, DestSpan, Error, RestoreData, RestoreTensor, Result, SaveData, SaveTensor, Shape,
     SourceSpan, StringTensor,

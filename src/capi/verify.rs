@@ -6,10 +6,11 @@ use std::ffi::c_void;
 
 use super::context::tfckpt_context;
 use super::error::{tfckpt_code, tfckpt_error};
-use super::handle::{Sized, borrow, guard, guard_handle, init_struct, put, read_struct, required};
+use super::handle::{Sized, borrow, init_struct, put, read_struct, required};
 use super::progress::{tfckpt_progress_fn, to_progress};
 use super::reader::tfckpt_reader;
 use super::stats::{put_stats, tfckpt_stats};
+use super::wall::{guard, guard_handle};
 use crate::{Call, Error};
 
 /// Called for each thing that is broken. The error is borrowed for the call.

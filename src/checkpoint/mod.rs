@@ -15,6 +15,7 @@ mod publish_tests;
 mod reader;
 mod redirect;
 mod restore;
+mod restore_strings;
 mod save;
 mod tensor;
 mod update;

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use super::restore_strings::{Part, StringPlan};
 use super::tensor::{RestoreData, RestoreTensor, check_dtype};
-use crate::bundle::{BundleReader, DataExtent, Entry, Lookup, Stored, StringTensor};
+use crate::bundle::{BundleReader, Entry, Lookup, Stored};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::DestSpan;
@@ -214,15 +215,6 @@ impl Pieces<'_> {
     }
 }
 
-/// A stored piece that a request needs.
-struct Part {
-    extent: DataExtent,
-    /// What it shares with the request.
-    overlap: Overlap,
-    /// All of its elements.
-    num_elements: u64,
-}
-
 /// Plans one tensor.
 struct Planner<'r> {
     reader: &'r BundleReader,
@@ -383,86 +375,4 @@ fn check_request(tensor: &RestoreTensor<'_>, entry: &Entry) -> Result<Option<Sha
         )));
     }
     Ok(spec)
-}
-
-/// A tensor of strings to be restored: its size in memory is known only once it is read.
-struct StringPlan {
-    tensor: usize,
-    /// Elements requested.
-    num_elements: u64,
-    parts: Vec<Part>,
-}
-
-impl StringPlan {
-    fn size(&self) -> u64 {
-        self.parts.iter().map(|part| part.extent.size).sum()
-    }
-
-    fn read(
-        &self,
-        reader: &BundleReader,
-        verify: Verify,
-        call: &mut Call<'_>,
-    ) -> Result<StringTensor> {
-        let mut parts = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
-            parts.push(read_strings(reader, part, verify, call)?);
-        }
-        call.progress.advance(0, 1)?;
-        let whole = self
-            .parts
-            .first()
-            .is_some_and(|part| part.num_elements == self.num_elements);
-        if whole && parts.len() == 1 {
-            return Ok(parts.pop().unwrap_or_default());
-        }
-        // The element for each place of the request, wherever it is stored.
-        let mut places: Vec<(u64, &[u8])> = Vec::new();
-        for (part, strings) in self.parts.iter().zip(&parts) {
-            for run in (0..part.overlap.num_runs()).map(|number| part.overlap.run(number)) {
-                places.extend((0..run.len).map(|i| {
-                    let element = usize::try_from(run.source + i).ok();
-                    let element = element.and_then(|element| strings.get(element));
-                    (run.dest + i, element.unwrap_or_default())
-                }));
-            }
-        }
-        places.sort_unstable_by_key(|&(place, _)| place);
-        Ok(StringTensor::gather(
-            places.into_iter().map(|(_, element)| element),
-        ))
-    }
-}
-
-/// Reads and takes apart all elements of a stored piece. All of it is fetched, so it is verified
-/// unless nothing is.
-fn read_strings(
-    reader: &BundleReader,
-    part: &Part,
-    verify: Verify,
-    call: &mut Call<'_>,
-) -> Result<StringTensor> {
-    let extent = &part.extent;
-    let file = reader.locate(extent)?;
-    let place = |error: Error| error.with_file(file.path()).with_offset(extent.offset);
-    let data = file.read_vec(extent.offset, extent.size)?;
-    call.stats.bytes_io += extent.size;
-    call.stats.num_io += 1;
-    call.stats.bytes += extent.size;
-    let check = verify != Verify::None;
-    if check {
-        call.stats.bytes_verified += extent.size;
-    }
-    let bundle = reader.prefix().display().to_string();
-    let strings = StringTensor::decode(
-        data,
-        part.num_elements,
-        reader.is_big_endian(),
-        extent,
-        &bundle,
-        check,
-    )
-    .map_err(place)?;
-    call.progress.advance(extent.size, 0)?;
-    Ok(strings)
 }

@@ -15,6 +15,7 @@ mod context;
 mod pipeline;
 mod progress;
 pub mod read;
+mod read_plan;
 mod stats;
 pub mod write;
 

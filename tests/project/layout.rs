@@ -98,8 +98,8 @@ fn structs_and_constants_are_what_layout_txt_says() {
     layout!(out, latest::tfckpt_latest_options, struct_size, latest_filename, fall_back, rebase, fell_back, reason);
     layout!(out, context::tfckpt_context_options, struct_size, max_host_bytes, num_threads);
     layout!(out, reader::tfckpt_reader_options, struct_size, context);
-    constant!(out, reader::TFCKPT_VIEW_ALLOW_UNALIGNED);
-    constant!(out, reader::TFCKPT_VIEW_NO_VERIFY);
+    constant!(out, view::TFCKPT_VIEW_ALLOW_UNALIGNED);
+    constant!(out, view::TFCKPT_VIEW_NO_VERIFY);
     layout!(out, verify::tfckpt_verify_options, struct_size, context, progress, damage, user_data, stats);
     layout!(out, state::tfckpt_update_options, struct_size, all_model_checkpoint_paths, num_paths, all_model_checkpoint_timestamps, num_timestamps, last_preserved_timestamp, latest_filename, save_relative_paths, no_sync);
     constant!(out, state::TFCKPT_FORMAT_V2);

@@ -36,9 +36,9 @@ use crate::source::{Field, Item, Kind, Source};
 
 /// The files of `src/capi` in the order in which they are read. A file that is not there yet is a
 /// chapter that is not written yet; a file that is not here must export nothing.
-const CHAPTERS: [&str; 16] = [
+const CHAPTERS: [&str; 18] = [
     "version", "error", "dtype", "tensor", "progress", "stats", "save", "restore", "latest",
-    "context", "reader", "verify", "state", "saver", "job", "dlpack",
+    "context", "reader", "entry", "view", "verify", "state", "saver", "job", "dlpack",
 ];
 
 const HEAD: &str = "\

@@ -1,0 +1,280 @@
+//! Entries
+//!
+//! What an index says of a tensor. An entry or an iteration keeps what it needs of the checkpoint alive
+//! and may outlive the reader.
+
+use std::ffi::{CString, c_char};
+use std::sync::Arc;
+
+use super::error::{TFCKPT_OK, tfckpt_code, tfckpt_error};
+use super::handle::{
+    array, borrow, c_string, check_out, free, into_handle, put, required, required_mut,
+};
+use super::reader::tfckpt_reader;
+use super::wall::{Poison, guard_handle, guard_value};
+use crate::{Entries, Error, Reader, Result, TensorInfo};
+
+/// What an index says of one tensor.
+pub struct tfckpt_entry {
+    key: Vec<u8>,
+    info: Option<TensorInfo>,
+    slices: Vec<CString>,
+    code: tfckpt_code,
+    message: Option<CString>,
+}
+
+/// An iteration over the tensors of a checkpoint.
+pub struct tfckpt_entries {
+    // Declared, and so dropped, before the reader that it borrows from.
+    entries: Entries<'static>,
+    current: Option<tfckpt_entry>,
+    poison: Poison,
+    _reader: Arc<Reader>,
+}
+
+/// What the index says of one tensor. *entry_out is the caller's, to be freed with tfckpt_entry_free.
+///
+/// # Errors
+///
+/// NOT_FOUND; DATA_LOSS when its entry, or the part of the index it would be in, is damaged.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_reader_find(
+    reader: *const tfckpt_reader,
+    key: *const c_char,
+    key_size: usize,
+    entry_out: *mut *mut tfckpt_entry,
+    error_out: *mut *mut tfckpt_error,
+) -> tfckpt_code {
+    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
+    unsafe {
+        let handle = borrow(reader);
+        guard_handle(handle.map(|reader| &reader.poison), error_out, || {
+            let reader = required(reader, "reader")?;
+            let key: &[u8] = array(key.cast(), key_size, "key")?;
+            check_out(entry_out, "entry_out")?;
+            let info = reader.reader.find(key)?;
+            put(
+                entry_out,
+                into_handle(tfckpt_entry::new(key.to_owned(), Ok(info))),
+            );
+            Ok(())
+        })
+    }
+}
+
+/// Begins to go through all tensors in the order of their keys. *entries_out is the caller's, to be
+/// freed with tfckpt_entries_free.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_reader_entries(
+    reader: *const tfckpt_reader,
+    entries_out: *mut *mut tfckpt_entries,
+    error_out: *mut *mut tfckpt_error,
+) -> tfckpt_code {
+    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
+    unsafe {
+        let handle = borrow(reader);
+        guard_handle(handle.map(|reader| &reader.poison), error_out, || {
+            let reader = required(reader, "reader")?.reader.clone();
+            check_out(entries_out, "entries_out")?;
+            // The reader does not move inside its Arc, which the new handle keeps; the iteration
+            // is dropped first.
+            let shared: &'static Reader = &*Arc::as_ptr(&reader);
+            let entries = tfckpt_entries {
+                entries: shared.entries(),
+                current: None,
+                poison: Poison::default(),
+                _reader: reader,
+            };
+            put(entries_out, into_handle(entries));
+            Ok(())
+        })
+    }
+}
+
+/// Moves on to the next tensor. *entry_out is borrowed until the next call; NULL at the end. An entry
+/// that is damaged is delivered with its code, see tfckpt_entry_code.
+///
+/// # Errors
+///
+/// DATA_LOSS, once and at the end, when part of the index is damaged: all sound entries have been
+/// delivered then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entries_next(
+    entries: *mut tfckpt_entries,
+    entry_out: *mut *const tfckpt_entry,
+    error_out: *mut *mut tfckpt_error,
+) -> tfckpt_code {
+    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
+    unsafe {
+        let poison = borrow(entries).map(|entries| entries.poison.clone());
+        guard_handle(poison.as_ref(), error_out, || {
+            let entries = required_mut(entries, "entries")?;
+            check_out(entry_out, "entry_out")?;
+            entries.current = None;
+            let next = entries.entries.next()?;
+            entries.current = next.map(|(key, info)| tfckpt_entry::new(key, info));
+            let current = entries.current.as_ref();
+            put(
+                entry_out,
+                current.map_or(std::ptr::null(), std::ptr::from_ref),
+            );
+            Ok(())
+        })
+    }
+}
+
+/// Ends an iteration. NULL is accepted.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entries_free(entries: *mut tfckpt_entries) {
+    // SAFETY: NULL or an iteration that the caller owns.
+    unsafe { free(entries) }
+}
+
+impl tfckpt_entry {
+    fn new(key: Vec<u8>, info: Result<TensorInfo>) -> Self {
+        let (info, error) = match info {
+            Ok(info) => (Some(info), None),
+            Err(error) => (None, Some(error)),
+        };
+        let slices = info.iter().flat_map(|info| &info.slices);
+        Self {
+            slices: slices.map(|slice| c_string(slice.as_str())).collect(),
+            key,
+            info,
+            code: error
+                .as_ref()
+                .map_or(TFCKPT_OK, |error| error.code() as tfckpt_code),
+            message: error.map(|error: Error| c_string(error.to_string())),
+        }
+    }
+}
+
+/// Reads something off an entry; `fallback` for NULL and for a damaged one.
+///
+/// # Safety
+///
+/// `entry` must be NULL or live.
+unsafe fn info<T>(entry: *const tfckpt_entry, fallback: T, read: impl FnOnce(&TensorInfo) -> T) -> T
+where
+    T: Copy,
+{
+    guard_value(fallback, || {
+        // SAFETY: the caller's promise.
+        unsafe { borrow(entry) }
+            .and_then(|entry| entry.info.as_ref())
+            .map_or(fallback, read)
+    })
+}
+
+/// Key, not NUL-terminated, and its length in bytes in *size_out (which may be NULL). Borrowed from
+/// the entry, as everything that follows; NULL for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entry_key(
+    entry: *const tfckpt_entry,
+    size_out: *mut usize,
+) -> *const c_char {
+    guard_value(std::ptr::null(), || {
+        // SAFETY: NULL or live, by the header's rules; so below.
+        unsafe {
+            let key = borrow(entry).map(|entry| entry.key.as_slice());
+            put(size_out, key.map_or(0, <[u8]>::len));
+            key.map_or(std::ptr::null(), |key| key.as_ptr().cast())
+        }
+    })
+}
+
+/// TFCKPT_OK, or what is wrong with the entry; the functions below then return 0 or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entry_code(entry: *const tfckpt_entry) -> tfckpt_code {
+    guard_value(TFCKPT_OK, || {
+        // SAFETY: as above.
+        unsafe { borrow(entry) }.map_or(TFCKPT_OK, |entry| entry.code)
+    })
+}
+
+/// What is wrong with the entry; NULL if nothing is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entry_message(entry: *const tfckpt_entry) -> *const c_char {
+    guard_value(std::ptr::null(), || {
+        // SAFETY: as above.
+        let message = unsafe { borrow(entry) }.and_then(|entry| entry.message.as_ref());
+        message.map_or(std::ptr::null(), |message| message.as_ptr())
+    })
+}
+
+/// TFCKPT_DTYPE_* of the tensor.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entry_dtype(entry: *const tfckpt_entry) -> i32 {
+    // SAFETY: as above.
+    unsafe { info(entry, 0, |info| info.dtype as i32) }
+}
+
+/// Number of dimensions; of the full tensor if it is partitioned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entry_rank(entry: *const tfckpt_entry) -> i32 {
+    // SAFETY: as above.
+    unsafe {
+        info(entry, 0, |info| {
+            i32::try_from(info.shape.rank()).unwrap_or(0)
+        })
+    }
+}
+
+/// Sizes of the dimensions, outermost first.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entry_shape(entry: *const tfckpt_entry) -> *const i64 {
+    // SAFETY: as above.
+    unsafe { info(entry, std::ptr::null(), |info| info.shape.dims().as_ptr()) }
+}
+
+/// Bytes in the data files, of all slices together; 0 for a partitioned tensor of strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entry_size(entry: *const tfckpt_entry) -> u64 {
+    // SAFETY: as above.
+    unsafe { info(entry, 0, |info| info.size) }
+}
+
+/// Number of the data file; 0 for a partitioned tensor.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entry_shard_id(entry: *const tfckpt_entry) -> u32 {
+    // SAFETY: as above.
+    unsafe { info(entry, 0, |info| info.shard_id) }
+}
+
+/// First byte in the data file; 0 for a partitioned tensor.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entry_offset(entry: *const tfckpt_entry) -> u64 {
+    // SAFETY: as above.
+    unsafe { info(entry, 0, |info| info.offset) }
+}
+
+/// CRC-32C of the bytes, unmasked; 0 for a partitioned tensor.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entry_crc32c(entry: *const tfckpt_entry) -> u32 {
+    // SAFETY: as above.
+    unsafe { info(entry, 0, |info| info.crc32c) }
+}
+
+/// Number of slices in which the tensor is stored; 0 if it is stored whole.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entry_num_slices(entry: *const tfckpt_entry) -> usize {
+    // SAFETY: as above.
+    unsafe { info(entry, 0, |info| info.slices.len()) }
+}
+
+/// Slice i, such as "0,2:-"; NULL if there is no such slice.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entry_slice(entry: *const tfckpt_entry, i: usize) -> *const c_char {
+    guard_value(std::ptr::null(), || {
+        // SAFETY: as above.
+        let slice = unsafe { borrow(entry) }.and_then(|entry| entry.slices.get(i));
+        slice.map_or(std::ptr::null(), |slice| slice.as_ptr())
+    })
+}
+
+/// Frees an entry from tfckpt_reader_find. NULL is accepted.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_entry_free(entry: *mut tfckpt_entry) {
+    // SAFETY: NULL or an entry that the caller owns.
+    unsafe { free(entry) }
+}
