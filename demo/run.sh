@@ -23,11 +23,15 @@ say() { printf '\n== %s\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
 fail() { printf 'demo: %s\n' "$*" >&2; exit 1; }
 
-mkdir -p "$build_dir"
+mkdir -p "$build_dir/lib"
 rm -rf "$build_dir/uninterrupted" "$build_dir/killed"
 
 say "Compile two C programs against libtfckpt"
-rpath=$(cd "$lib_dir" && pwd)
+# Programs look for the library by its SONAME, which `make install` gives it and the build folder does not.
+rpath=$(cd "$build_dir/lib" && pwd)
+library=$(cd "$lib_dir" && pwd)/libtfckpt.so
+soname=$(readelf -d "$library" | sed -n 's/.*(SONAME).*\[\(.*\)\].*/\1/p')
+ln -sf "$library" "$rpath/${soname:-libtfckpt.so}"
 for program in train_iris read_checkpoint; do
     echo "\$ ${CC:-cc} -std=c99 -O2 -I$include_dir $source_dir/$program.c -L$lib_dir -ltfckpt -lm"
     # shellcheck disable=SC2086 # CFLAGS is a list of words

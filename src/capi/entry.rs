@@ -227,7 +227,8 @@ pub unsafe extern "C" fn tfckpt_entry_shape(entry: *const tfckpt_entry) -> *cons
     unsafe { info(entry, std::ptr::null(), |info| info.shape.dims().as_ptr()) }
 }
 
-/// Bytes in the data files, of all slices together; 0 for a partitioned tensor of strings.
+/// Bytes of the tensor in the data files; of a partitioned one what the full tensor takes, 0 if its
+/// elements are strings.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_entry_size(entry: *const tfckpt_entry) -> u64 {
     // SAFETY: as above.

@@ -29,7 +29,8 @@ pub struct tfckpt_latest_options {
     pub rebase: i32,
     /// Out. 1 if it is not the checkpoint named, 0 otherwise.
     pub fell_back: i32,
-    /// Out. Why, to be freed with tfckpt_string_free; NULL if fell_back is 0.
+    /// Out. Why, to be freed with tfckpt_string_free, before the next call with the same options; NULL
+    /// if fell_back is 0.
     pub reason: *mut c_char,
 }
 

@@ -144,7 +144,8 @@ pub struct TensorInfo {
     pub dtype: DType,
     /// Its shape; of the full tensor if it is partitioned.
     pub shape: Shape,
-    /// Bytes in the data files; of a partitioned tensor of strings 0, because its entry does not say.
+    /// Bytes in the data files; of a partitioned tensor what the full tensor takes, 0 if its elements
+    /// are strings.
     pub size: u64,
     /// Number of the data file; 0 for a partitioned tensor.
     pub shard_id: u32,

@@ -81,18 +81,18 @@ int main(int argc, char **argv)
     const time_t start = time(NULL);
     uint32_t random = 2463534242u;
     int64_t generation = 1;
-    int num_advanced = 0, num_interrupted = 0;
+    int num_kills, num_advanced = 0, num_interrupted = 0;
 
     make_scratch_folder(argc, argv, dir);
     path_in(prefix, dir, "model.ckpt");
     save(prefix, generation, 0);
     list_folder(dir, first_names, sizeof first_names);
 
-    for (int i = 0; i < NUM_KILLS && time(NULL) - start < MAX_SECONDS; i++) {
+    for (num_kills = 0; num_kills < NUM_KILLS && time(NULL) - start < MAX_SECONDS; num_kills++) {
         int64_t found;
 
         random ^= random << 13, random ^= random >> 17, random ^= random << 5; /* xorshift32 */
-        save_until_killed(prefix, generation, i % 2, (long)(random % 60000));
+        save_until_killed(prefix, generation, num_kills % 2, (long)(random % 60000));
         list_folder(dir, names, sizeof names);
         num_interrupted += strcmp(names, first_names) != 0;
         found = latest_generation(dir, prefix);
@@ -101,7 +101,7 @@ int main(int argc, char **argv)
         generation = found;
 
         /* Every third time a save of ours; else the next child meets what this one left. */
-        if (i % 3 == 2) {
+        if (num_kills % 3 == 2) {
             save(prefix, ++generation, 0);
             CHECK(latest_generation(dir, prefix) == generation);
             list_folder(dir, names, sizeof names);
@@ -109,6 +109,7 @@ int main(int argc, char **argv)
             CHECK(strcmp(names, first_names) == 0);
         }
     }
+    printf("%d kills; %d found something newer, %d left files behind\n", num_kills, num_advanced, num_interrupted);
     CHECK(num_advanced > 0 && num_interrupted > 0); /* else the kills hit nothing */
     remove_scratch_folder(dir);
     return 0;

@@ -15,11 +15,14 @@ fi
 source_dir=$(cd "$(dirname "$0")" && pwd)
 include_dir=$(cd "$1" && pwd)
 lib_dir=$(cd "$2" && pwd)
-mkdir -p "$3/scratch"
+mkdir -p "$3/scratch" "$3/lib"
 build_dir=$(cd "$3" && pwd)
+# Programs look for the library by its SONAME, which `make install` gives it and the build folder does not.
+soname=$(readelf -d "$lib_dir/libtfckpt.so" | sed -n 's/.*(SONAME).*\[\(.*\)\].*/\1/p')
+ln -sf "$lib_dir/libtfckpt.so" "$build_dir/lib/${soname:-libtfckpt.so}"
 read -r -a extra_flags <<<"${CFLAGS:-}"
 warnings=(-Wall -Wextra -Wpedantic -Werror)
-libraries=("-L$lib_dir" "-Wl,-rpath,$lib_dir" -ltfckpt -lpthread)
+libraries=("-L$lib_dir" "-Wl,-rpath,$build_dir/lib" -ltfckpt -lpthread)
 passed=0
 failed=0
 

@@ -113,6 +113,7 @@ static void ask_date_and_remove(const char *dir)
     save(first);
     save(second);
     CHECK(exists(first) == 1 && exists(second) == 1 && exists(none) == 0);
+    CHECK(exists("no/such/folder/m") == 0);
 
     /* Those that do not exist are left out, so there may be fewer times than prefixes. */
     prefixes[0] = first;
