@@ -460,8 +460,8 @@ typedef struct tfckpt_latest_options {
   int32_t     rebase;           /* In. Not 0: a recorded path that is gone is tried as the folder
                                  * and its last part, for a folder that was moved. */
   int32_t     fell_back;        /* Out. 1 if it is not the checkpoint named, 0 otherwise. */
-  char       *reason;           /* Out. Why, to be freed with tfckpt_string_free; NULL if
-                                 * fell_back is 0. */
+  char       *reason;           /* Out. Why, to be freed with tfckpt_string_free, before the next
+                                 * call with the same options; NULL if fell_back is 0. */
 } tfckpt_latest_options;
 #define TFCKPT_LATEST_OPTIONS_INIT { sizeof(tfckpt_latest_options), 0, 0, 0, 0, 0 }
 
@@ -630,7 +630,10 @@ int32_t tfckpt_entry_rank(const tfckpt_entry *entry);
 /** Sizes of the dimensions, outermost first. */
 const int64_t *tfckpt_entry_shape(const tfckpt_entry *entry);
 
-/** Bytes in the data files, of all slices together; 0 for a partitioned tensor of strings. */
+/**
+ * Bytes of the tensor in the data files; of a partitioned one what the full tensor takes, 0 if its
+ * elements are strings.
+ */
 uint64_t tfckpt_entry_size(const tfckpt_entry *entry);
 
 /** Number of the data file; 0 for a partitioned tensor. */
