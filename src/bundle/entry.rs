@@ -1,5 +1,7 @@
 //! What an index says of one tensor: the boundary between bytes from a file and checked values.
 
+use std::fmt;
+
 use prost::Message;
 
 use crate::checksum;
@@ -50,6 +52,15 @@ pub struct DataExtent {
     pub crc32c: u32,
 }
 
+/// A key in a message; made into text only if there is one.
+pub struct KeyText<'a>(pub &'a [u8]);
+
+impl fmt::Display for KeyText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.0))
+    }
+}
+
 impl DataExtent {
     /// Compares the stored checksum with the one calculated over the bytes read; `bundle` names the
     /// checkpoint in the message.
@@ -85,7 +96,7 @@ impl Entry {
     }
 
     fn decode_fields(key: &[u8], value: &[u8], num_shards: u32) -> Result<Self> {
-        let name = String::from_utf8_lossy(key);
+        let name = KeyText(key);
         let proto = BundleEntryProto::decode(value)
             .map_err(|_| Error::data_loss(format!("Entry for key {name} not parseable.")))?;
         let dtype = DType::from_number(proto.dtype)
@@ -104,7 +115,7 @@ impl Entry {
             ))
         })?;
         let stored = if proto.slices.is_empty() {
-            Stored::Whole(decode_extent(&name, &proto, dtype, &shape, shard_id)?)
+            Stored::Whole(decode_extent(key, &proto, dtype, &shape, shard_id)?)
         } else {
             let slices = proto
                 .slices
@@ -154,7 +165,7 @@ impl Entry {
 }
 
 fn decode_extent(
-    name: &str,
+    key: &[u8],
     proto: &BundleEntryProto,
     dtype: DType,
     shape: &Shape,
@@ -175,7 +186,8 @@ fn decode_extent(
         let expected = expected.map_or("beyond 2^63".to_owned(), |expected| expected.to_string());
         let least = if exact { "" } else { " is at least" };
         return Err(Error::data_loss(format!(
-            "Invalid size in bundle entry: key {name}; stored size {size}; expected size{least} {expected}"
+            "Invalid size in bundle entry: key {}; stored size {size}; expected size{least} {expected}",
+            KeyText(key)
         )));
     }
     if proto.offset < 0 {

@@ -20,7 +20,7 @@ mod strings;
 mod variant;
 mod writer;
 
-pub use entry::{DataExtent, Entry, Stored};
+pub use entry::{DataExtent, Entry, KeyText, Stored};
 pub use listing::Listing;
 pub use reader::{BundleReader, Lookup};
 pub use strings::{StringTensor, StringsToSave};

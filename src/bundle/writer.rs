@@ -5,6 +5,7 @@ use std::io::Write;
 
 use super::entry::{DataExtent, Entry, Stored};
 use super::header::Header;
+use crate::coding;
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::shape::Shape;
@@ -13,19 +14,24 @@ use crate::table::TableBuilder;
 
 /// The entries of a bundle that is being written.
 ///
-/// Keys are added first, all of them, so that a duplicate is found before anything is written; the
-/// place of each tensor's bytes follows when they have been.
+/// Keys are added first, all of them, and then checked together, so that a duplicate is found before
+/// anything is written; the place of each tensor's bytes follows when they have been.
 #[derive(Debug, Default)]
 pub struct BundleWriter {
     entries: Vec<(Vec<u8>, Entry)>,
-    /// Index in `entries` of each key.
-    by_key: HashMap<Vec<u8>, usize>,
+    /// Index in `entries` of the full entry of each partitioned tensor.
+    partitioned: HashMap<Vec<u8>, usize>,
+    /// `entries` in key order; made by [`check`](Self::check).
+    order: Vec<usize>,
 }
 
 impl BundleWriter {
-    /// An empty bundle.
-    pub fn new() -> Self {
-        Self::default()
+    /// An empty bundle with room for `capacity` tensors.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self {
+            entries: Vec::with_capacity(capacity),
+            ..Self::default()
+        }
     }
 
     /// Adds a tensor, or a slice of one if `slice` is given and does not take the whole tensor.
@@ -33,8 +39,8 @@ impl BundleWriter {
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT for an empty key or one that was added before, also as a slice of the same
-    /// name, or for slices of one name that disagree on dtype or full shape.
+    /// INVALID_ARGUMENT for an empty key, or for slices of one name that disagree on dtype or full
+    /// shape.
     pub fn add(
         &mut self,
         key: &[u8],
@@ -58,25 +64,44 @@ impl BundleWriter {
             stored,
         };
         match slice.filter(|slice| !slice.is_whole()) {
-            None => self.insert(key, entry),
+            None => Ok(self.push(key.to_owned(), entry)),
             Some(slice) => {
                 self.add_to_full_tensor(key, dtype, slice, shard_id)?;
-                self.insert(&slices::key::encode(key, &slice.slice), entry)
-                    .map_err(|error| error.with_key(key))
+                Ok(self.push(slices::key::encode(key, &slice.slice), entry))
             }
         }
     }
 
-    /// Checks that the slices of every partitioned tensor fit it and do not overlap. They need not
-    /// cover it.
+    /// Checks all keys together. To be called when all tensors have been added.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT with TensorFlow's text: such a tensor could be written but never read.
-    pub fn check_slices(&self) -> Result<()> {
-        for (key, entry) in &self.entries {
-            if let Stored::Slices { slices, .. } = &entry.stored {
-                SliceSet::new(&entry.shape, slices)
+    /// INVALID_ARGUMENT with TensorFlow's text for a key that was added twice, be it as a whole tensor
+    /// and as a slice, and for slices that do not fit their tensor or overlap: such a tensor could be
+    /// written but never read. Slices need not cover their tensor.
+    pub fn check(&mut self) -> Result<()> {
+        let entries = &self.entries;
+        let key = |&index: &usize| entries.get(index).map_or(&[][..], |(key, _)| key);
+        let keys: Vec<&[u8]> = entries.iter().map(|(key, _)| key.as_slice()).collect();
+        self.order = coding::key_order(&keys);
+        let twice = self.order.windows(2).filter_map(|pair| match pair {
+            [first, second] if key(first) == key(second) => Some(*second),
+            _ => None,
+        });
+        if let Some((key, _)) = twice.min().and_then(|index| entries.get(index)) {
+            return Err(duplicate(key));
+        }
+        for &index in self.partitioned.values() {
+            if let Some((
+                key,
+                Entry {
+                    shape,
+                    stored: Stored::Slices { slices, .. },
+                    ..
+                },
+            )) = entries.get(index)
+            {
+                SliceSet::new(shape, slices)
                     .map_err(|error| error.with_code(Code::InvalidArgument).with_key(key))?;
             }
         }
@@ -96,24 +121,21 @@ impl BundleWriter {
     ///
     /// Those of `sink`.
     pub fn finish<W: Write>(self, num_shards: u32, sink: W) -> Result<W> {
-        drop(self.by_key);
-        let mut entries = self.entries;
-        entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let mut table = TableBuilder::new(sink);
         table.add(b"", &Header::encode(num_shards)?)?;
-        for (key, entry) in &entries {
+        for (key, entry) in self
+            .order
+            .iter()
+            .filter_map(|&index| self.entries.get(index))
+        {
             table.add(key, &entry.encode())?;
         }
         table.finish()
     }
 
-    fn insert(&mut self, key: &[u8], entry: Entry) -> Result<usize> {
-        let number = self.entries.len();
-        if self.by_key.insert(key.to_owned(), number).is_some() {
-            return Err(duplicate(key));
-        }
-        self.entries.push((key.to_owned(), entry));
-        Ok(number)
+    fn push(&mut self, key: Vec<u8>, entry: Entry) -> usize {
+        self.entries.push((key, entry));
+        self.entries.len() - 1
     }
 
     /// Lists the slice in the entry of the full tensor. That entry carries the shard of its first
@@ -126,27 +148,25 @@ impl BundleWriter {
         shard_id: u32,
     ) -> Result<()> {
         let known = self
-            .by_key
+            .partitioned
             .get(key)
-            .and_then(|&number| self.entries.get_mut(number));
+            .and_then(|&index| self.entries.get_mut(index));
         let Some((_, entry)) = known else {
             let stored = Stored::Slices {
                 slices: vec![slice.slice.clone()],
                 shard_id,
             };
             let shape = slice.full_shape.clone();
-            self.insert(
-                key,
+            let index = self.push(
+                key.to_owned(),
                 Entry {
                     dtype,
                     shape,
                     stored,
                 },
-            )?;
+            );
+            self.partitioned.insert(key.to_owned(), index);
             return Ok(());
-        };
-        let Stored::Slices { slices, .. } = &mut entry.stored else {
-            return Err(duplicate(key));
         };
         if entry.dtype != dtype || entry.shape != slice.full_shape {
             return Err(Error::invalid_argument(format!(
@@ -155,7 +175,9 @@ impl BundleWriter {
             ))
             .with_key(key));
         }
-        slices.push(slice.slice.clone());
+        if let Stored::Slices { slices, .. } = &mut entry.stored {
+            slices.push(slice.slice.clone());
+        }
         Ok(())
     }
 }

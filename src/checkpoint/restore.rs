@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use super::restore_strings::{Part, StringPlan};
 use super::tensor::{RestoreData, RestoreTensor, check_dtype};
-use crate::bundle::{BundleReader, Entry, Lookup, Stored};
+use crate::bundle::{BundleReader, Entry, KeyText, Lookup, Stored};
+use crate::coding;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::DestSpan;
@@ -68,8 +69,8 @@ pub fn restore(
     refuse_overlaps(tensors)?;
     let mut planned = Planned::default();
     // In key order the look-ups go through the index once.
-    let mut order: Vec<usize> = (0..tensors.len()).collect();
-    order.sort_by_key(|&index| tensors.get(index).map(|tensor| tensor.key));
+    let keys: Vec<&[u8]> = tensors.iter().map(|tensor| tensor.key).collect();
+    let order = coding::key_order(&keys);
     let mut lookup = reader.lookup();
     for index in order {
         let Some(tensor) = tensors.get(index) else {
@@ -357,7 +358,7 @@ impl Planner<'_> {
 
 /// Compares the request with the entry, in TensorFlow's order and words.
 fn check_request(tensor: &RestoreTensor<'_>, entry: &Entry) -> Result<Option<ShapeAndSlice>> {
-    let name = String::from_utf8_lossy(tensor.key);
+    let name = KeyText(tensor.key);
     check_dtype(tensor.dtype)?;
     if tensor.dtype != entry.dtype {
         return Err(Error::invalid_argument(format!(

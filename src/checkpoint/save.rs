@@ -76,7 +76,7 @@ fn save_numbered(
     if tensors.is_empty() {
         return Err(Error::invalid_argument("No variables to save"));
     }
-    let mut bundle = BundleWriter::new();
+    let mut bundle = BundleWriter::with_capacity(tensors.len());
     let shards = assign_shards(tensors, options)?;
     let numbers = describe(tensors, &shards, &mut bundle)?;
     let writes: Vec<WriteTensor<'_>> = tensors
@@ -218,7 +218,7 @@ fn describe(
             *slot = number;
         }
     }
-    bundle.check_slices()?;
+    bundle.check()?;
     Ok(numbers)
 }
 
