@@ -140,7 +140,8 @@ def update_checkpoint_state(
     checkpoint_management.update_checkpoint_state_internal(
         save_dir,
         model_checkpoint_path,
-        all_model_checkpoint_paths=all_model_checkpoint_paths,
+        # With relative paths TensorFlow trips over None.
+        all_model_checkpoint_paths=all_model_checkpoint_paths or [model_checkpoint_path],
         latest_filename=latest_filename,
         save_relative_paths=save_relative_paths,
         all_model_checkpoint_timestamps=all_model_checkpoint_timestamps,

@@ -222,6 +222,11 @@ class CStats(Structure):
     ]
 
 
+def new_stats() -> CStats:
+    """An empty `tfckpt_stats` to pass as the option `stats`."""
+    return CStats(struct_size=sizeof(CStats))
+
+
 ProgressFn = ctypes.CFUNCTYPE(c_int32, POINTER(CProgress), c_void_p)
 DamageFn = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
 
