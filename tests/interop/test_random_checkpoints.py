@@ -12,7 +12,7 @@ import pathlib
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import hypothesis
@@ -26,9 +26,9 @@ from tfckpt import Part, Reader, Request
 from values import ALL_DTYPES, PARTIAL_DTYPES, assert_same, assert_same_files, box, same_bits, tensor
 
 SEED = int(os.environ.get("TFCKPT_SEED", "0"))
-EXAMPLES = int(os.environ.get("TFCKPT_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("TFCKPT_EXAMPLES", "400"))
 
-Cut = list[tuple[int, int]]
+Restore = Callable[[str, list[Request]], list[np.ndarray]]
 
 
 class Drawn:
@@ -142,7 +142,7 @@ def check(drawn: list[Drawn]) -> None:
         check_listing(theirs, drawn)
 
 
-def check_restored(restore: object, prefix: str, wanted: list[tuple[Request, np.ndarray]]) -> None:
+def check_restored(restore: Restore, prefix: str, wanted: list[tuple[Request, np.ndarray]]) -> None:
     """Restores all in one call and compares value by value."""
     if not wanted:
         return

@@ -198,7 +198,7 @@ def test_an_object_restores_from_an_object_based_file_that_we_copied(
     )
     tfckpt.save(prefix, tfckpt.restore_all(other_prefix))
     copies = {k: tf.Variable(tf.zeros_like(tensorflow_side.constant(v))) for k, v in values.items()}
-    tf.train.Checkpoint(**copies).restore(prefix).assert_consumed()
+    tf.train.Checkpoint(**copies).read(prefix).assert_consumed()
     for key, value in values.items():
         assert_same(copies[key].numpy(), value, key)
 
