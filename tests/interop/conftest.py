@@ -13,9 +13,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import numpy as np
 import pytest
 
+pytest.register_assert_rewrite("errors", "values")
+
 import tfckpt
+from values import part, tensor
 
 DEFAULT_LIBRARY = pathlib.Path(__file__).parents[2] / "target" / "release" / "libtfckpt.so"
 
@@ -29,9 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Loads the library once, or stops with what to do."""
     path = library_path()
     if not path.exists():
-        pytest.exit(
-            f"no library at {path}: run `cargo build --release` or set TFCKPT_LIBRARY", returncode=2
-        )
+        pytest.exit(f"no library at {path}: run `cargo build --release` or set TFCKPT_LIBRARY", returncode=2)
     config.stash[_VERSION] = tfckpt.load(str(path.resolve()))
 
 
@@ -43,7 +45,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
-    return [f"library: {library_path()} (version {config.stash[_VERSION]})", f"judge: TensorFlow {tf.__version__}"]
+    return [
+        f"library: {library_path()} (version {config.stash[_VERSION]})",
+        f"judge: TensorFlow {tf.__version__}",
+    ]
 
 
 @pytest.fixture
@@ -57,3 +62,15 @@ def other_prefix(tmp_path: pathlib.Path) -> str:
     """A prefix of the same last part in another empty folder."""
     (tmp_path / "other").mkdir()
     return str(tmp_path / "other" / "model.ckpt")
+
+
+@pytest.fixture
+def saved(prefix: str) -> str:
+    """A checkpoint of TensorFlow with a tensor of each kind."""
+    import tensorflow_side  # not before the library was found
+
+    full = tensor(1, (4, 6))
+    parts = [("p", part(full, "0,2:-")), ("p", part(full, "2,2:-"))]
+    tensors = [("s", np.array([b"ab", b"cde"], object)), ("x", full), ("y", tensor(9, ())), *parts]
+    tensorflow_side.save(prefix, tensors)
+    return prefix

@@ -102,9 +102,7 @@ def index_handles(data: bytes) -> list[tuple[int, int]]:
 def read_table(data: bytes) -> Items:
     """All entries of a table."""
     return [
-        item
-        for offset, size in index_handles(data)
-        for item in block_items(data[offset : offset + size])
+        item for offset, size in index_handles(data) for item in block_items(data[offset : offset + size])
     ]
 
 

@@ -30,9 +30,7 @@ def to_numpy(tensor: tf.Tensor) -> np.ndarray:
     array = np.asarray(tensor.numpy(), dtype=object if tensor.dtype == tf.string else None)
     if tensor.dtype == tf.string:
         return array
-    return np.ascontiguousarray(array).reshape(array.shape).view(
-        tfckpt.DTYPES[tensor.dtype.as_datatype_enum]
-    )
+    return np.ascontiguousarray(array).reshape(array.shape).view(tfckpt.DTYPES[tensor.dtype.as_datatype_enum])
 
 
 def save(prefix: str, tensors: Tensors) -> None:
@@ -61,9 +59,7 @@ def restore(prefix: str, requests: Iterable[Request]) -> list[np.ndarray]:
 
 def merge(parts: list[str], prefix: str) -> None:
     """`MergeV2Checkpoints`, the last step of a sharded save."""
-    tf.raw_ops.MergeV2Checkpoints(
-        checkpoint_prefixes=parts, destination_prefix=prefix, delete_old_dirs=True
-    )
+    tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=parts, destination_prefix=prefix, delete_old_dirs=True)
 
 
 def save_by_device(prefix: str, tensors: Tensors) -> None:
@@ -92,9 +88,7 @@ def variable_list(saved_by_saver: dict[str, tuple[np.ndarray, str]]) -> list[tf.
     variables = []
     for name, (value, device) in saved_by_saver.items():
         with tf.device(device or None):
-            variables.append(
-                v1.Variable(lambda value=value: constant(value), name=name, use_resource=True)
-            )
+            variables.append(v1.Variable(lambda value=value: constant(value), name=name, use_resource=True))
     return variables
 
 

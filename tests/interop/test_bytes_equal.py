@@ -140,7 +140,16 @@ def test_slices_of_every_dtype(number: int, prefix: str, other_prefix: str) -> N
 
 def test_slices_at_the_limits_of_their_encoding(prefix: str, other_prefix: str) -> None:
     full = tensor(6, (2_200_000,))
-    cuts = ["0,63", "63,1", "64,8127", "8191,1", "8192,91807", "99999,948577", "1048576,63", "1048639,1151361"]
+    cuts = [
+        "0,63",
+        "63,1",
+        "64,8127",
+        "8191,1",
+        "8192,91807",
+        "99999,948577",
+        "1048576,63",
+        "1048639,1151361",
+    ]
     assert_same_bytes(prefix, other_prefix, [("v", part(full, cut)) for cut in cuts])
 
 
@@ -151,7 +160,13 @@ def test_slices_with_zero_elements_in_another_dimension(prefix: str, other_prefi
 
 # ---- shards ----
 
-DEVICES = ["/device:CPU:10", "", "/device:CPU:2", "/device:CPU:0", "/job:worker/replica:0/task:1/device:CPU:0"]
+DEVICES = [
+    "/device:CPU:10",
+    "",
+    "/device:CPU:2",
+    "/device:CPU:0",
+    "/job:worker/replica:0/task:1/device:CPU:0",
+]
 
 
 def placed(num: int = 17) -> list[tuple[str, Part]]:
@@ -270,7 +285,9 @@ PLACES = [
 
 @pytest.mark.parametrize("relative", [False, True], ids=["as-is", "relative"])
 @pytest.mark.parametrize(("save_dir", "path"), PLACES)
-def test_the_state_file_of_each_kind_of_path(save_dir: str, path: str, relative: bool, cwd: pathlib.Path) -> None:
+def test_the_state_file_of_each_kind_of_path(
+    save_dir: str, path: str, relative: bool, cwd: pathlib.Path
+) -> None:
     assert_same_state(cwd, save_dir, path, save_relative_paths=relative)
 
 
@@ -320,7 +337,10 @@ TIMES = [0.0, 1.0, 0.1, 1e16, 1e15, 123456789012345680.0, 1e-4, 1e-5, 1e-7, 1700
 def test_times_in_the_state_file(cwd: pathlib.Path) -> None:
     paths = [f"m-{i}" for i in range(len(TIMES))]
     assert_same_state(cwd, "{}/d", paths[-1], paths, None, TIMES, 0.30000000000000004)
-    theirs = [float(time) for time in tfckpt.get_checkpoint_state(str(cwd / "theirs" / "d")).all_model_checkpoint_timestamps]
+    theirs = [
+        float(time)
+        for time in tfckpt.get_checkpoint_state(str(cwd / "theirs" / "d")).all_model_checkpoint_timestamps
+    ]
     assert theirs == TIMES
 
 

@@ -18,7 +18,8 @@ from values import tensor
 VALUE = {"x": tensor(1, (2,))}
 
 ACCEPTED = {
-    "plain": 'model_checkpoint_path: "m-9"\nall_model_checkpoint_paths: "m-8"\nall_model_checkpoint_paths: "m-9"\n',
+    "plain": 'model_checkpoint_path: "m-9"\nall_model_checkpoint_paths: "m-8"\n'
+    'all_model_checkpoint_paths: "m-9"\n',
     "single-quotes": "model_checkpoint_path: 'm-9'",
     "concatenated": 'model_checkpoint_path: "m-" "9"\nall_model_checkpoint_paths: \'a\' "b"\n  "c"',
     "comments": '# first\nmodel_checkpoint_path: "m-9" # last "x"\n#',
@@ -127,7 +128,9 @@ def test_raw_bytes_that_are_no_utf_8_are_data_loss(tmp_path: pathlib.Path) -> No
     assert failure.value.code_name == "DATA_LOSS"
 
 
-@pytest.mark.parametrize("text", ["", "\n", "# nothing", 'all_model_checkpoint_paths: "m"', 'model_checkpoint_path: ""'])
+@pytest.mark.parametrize(
+    "text", ["", "\n", "# nothing", 'all_model_checkpoint_paths: "m"', 'model_checkpoint_path: ""']
+)
 def test_a_state_without_a_path_gets_tensorflows_text(text: str, tmp_path: pathlib.Path) -> None:
     folder = written(tmp_path, text)
     with pytest.raises(ValueError) as theirs:
@@ -190,7 +193,9 @@ def test_a_state_file_of_another_name(tmp_path: pathlib.Path) -> None:
     assert tfckpt.get_checkpoint_state(folder, "best").model_checkpoint_path == f"{folder}/m-1"
 
 
-@pytest.mark.parametrize("name", ["m", "m-1", "m-2", "none", "m-1.index", "no/such", "sub/m", "m-1.data-00000-of-00001"])
+@pytest.mark.parametrize(
+    "name", ["m", "m-1", "m-2", "none", "m-1.index", "no/such", "sub/m", "m-1.data-00000-of-00001"]
+)
 def test_checkpoint_exists_says_what_tensorflow_says(name: str, tmp_path: pathlib.Path) -> None:
     for prefix in ("m-1", "m-2", "sub/m"):
         tensorflow_side.save(str(tmp_path / prefix), VALUE)

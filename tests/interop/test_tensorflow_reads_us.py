@@ -28,18 +28,14 @@ def requests_for(tensors: dict[str, np.ndarray]) -> list[Request]:
 
 def assert_tensorflow_restores(prefix: str, tensors: dict[str, np.ndarray]) -> None:
     """`RestoreV2` of everything in one call."""
-    for (key, value), theirs in zip(
-        tensors.items(), tensorflow_side.restore(prefix, requests_for(tensors))
-    ):
+    for (key, value), theirs in zip(tensors.items(), tensorflow_side.restore(prefix, requests_for(tensors))):
         assert_same(theirs, value, key)
 
 
 def mixed(num: int = 40) -> dict[str, np.ndarray]:
     """Tensors of all dtypes and shapes in no particular order."""
     order = [(i * 17) % num for i in range(num)]
-    return {
-        f"t{i:02}": tensor(ALL_DTYPES[i % len(ALL_DTYPES)], SHAPES[i % len(SHAPES)], i) for i in order
-    }
+    return {f"t{i:02}": tensor(ALL_DTYPES[i % len(ALL_DTYPES)], SHAPES[i % len(SHAPES)], i) for i in order}
 
 
 @each_dtype
@@ -115,9 +111,7 @@ def test_parts_are_restored_from_slices_and_from_a_whole_tensor(number: int, pre
 def test_a_step_and_a_state_file_for_latest_checkpoint(tmp_path: pathlib.Path) -> None:
     directory = str(tmp_path)
     for step in (1, 2, 30):
-        saved = tfckpt.save(
-            f"{directory}/m", {"x": np.float32([step])}, global_step=step, update_state=1
-        )
+        saved = tfckpt.save(f"{directory}/m", {"x": np.float32([step])}, global_step=step, update_state=1)
         assert saved == f"{directory}/m-{step}"
         assert tf.train.latest_checkpoint(directory) == saved
         assert tf.train.load_variable(directory, "x") == [step]
@@ -189,9 +183,7 @@ def test_an_object_restores_from_a_name_based_file(prefix: str) -> None:
         assert_same(variables[key].numpy(), value, key)
 
 
-def test_an_object_restores_from_an_object_based_file_that_we_copied(
-    prefix: str, other_prefix: str
-) -> None:
+def test_an_object_restores_from_an_object_based_file_that_we_copied(prefix: str, other_prefix: str) -> None:
     values = {"a": tensor(1, (3, 2)), "b": tensor(7, (4,))}
     tf.train.Checkpoint(**{k: tf.Variable(tensorflow_side.constant(v)) for k, v in values.items()}).write(
         other_prefix
@@ -208,7 +200,9 @@ def test_a_prefix_is_saved_to_again_and_again(prefix: str) -> None:
         tensors = {f"x{i}": tensor(1, (round_number + i,), round_number) for i in range(3)}
         tfckpt.save(prefix, tensors, update_state=round_number % 2, no_sync=round_number < 2)
         assert_tensorflow_restores(prefix, tensors)
-    assert not [f.name for f in pathlib.Path(prefix).parent.iterdir() if ".tmp" in f.name or ".prev" in f.name]
+    assert not [
+        f.name for f in pathlib.Path(prefix).parent.iterdir() if ".tmp" in f.name or ".prev" in f.name
+    ]
 
 
 def test_a_synced_save_leaves_the_same_files_as_one_that_is_not(prefix: str, other_prefix: str) -> None:

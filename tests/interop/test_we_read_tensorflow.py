@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import shutil
-import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ from tensorflow_side import v1
 from tfckpt import CheckpointError, Reader, Request
 from values import (
     ALL_DTYPES,
-    FIXED_SIZE_DTYPES,
     PARTIAL_DTYPES,
     assert_same,
     assert_same_tensors,
@@ -110,6 +109,55 @@ def test_a_big_tensor_is_restored_in_several_chunks(prefix: str) -> None:
     assert_same_tensors(tfckpt.restore_all(prefix), tensors)
 
 
+@pytest.mark.parametrize("verify", [0, 1, 2], ids=["full", "fetched", "none"])
+@pytest.mark.parametrize("budget", [0, 2 << 20], ids=["default", "2-MiB"])
+def test_big_tensors_and_slices_within_a_budget(verify: int, budget: int, prefix: str) -> None:
+    full = tensor(1, (1500, 1001))
+    cuts = ["0,700:-", "700,800:0,1", "700,800:1,1000"]
+    tensorflow_side.save(prefix, [("p", part(full, cut)) for cut in cuts] + [("x", full)])
+    specs = ["-:-", "3,1400:5,900", "-:1000,1", "1499,1:-", "699,2:-"]
+    wanted = [(key, spec, full[box(spec, full.shape)]) for key in "px" for spec in specs]
+    requests = [Request(key, FLOAT, value.shape, f"1500 1001 {spec}") for key, spec, value in wanted]
+    stats = tfckpt.new_stats()
+    restored = tfckpt.restore(prefix, requests, verify=verify, max_host_bytes=budget, stats=stats)
+    for (key, spec, value), ours in zip(wanted, restored):
+        assert_same(ours, value, (key, spec))
+    assert stats.bytes == sum(value.nbytes for _, _, value in wanted)
+    assert stats.peak_host_bytes <= (budget or 64 << 20)
+    assert verify or stats.bytes_verified >= 2 * full.nbytes
+    assert verify != 2 or stats.bytes_verified == 0
+
+
+def test_a_code_per_tensor_says_which_failed(prefix: str) -> None:
+    tensors = {key: tensor(1, (4,), seed) for seed, key in enumerate("abc")}
+    tensorflow_side.save(prefix, tensors)
+    data = bytearray(table_file.data_file(prefix).read_bytes())
+    data[20] ^= 1  # in b
+    table_file.data_file(prefix).write_bytes(data)
+    requests = [
+        Request("a", FLOAT, (4,)),
+        Request("b", FLOAT, (4,)),
+        Request("q", FLOAT, (4,)),
+        Request("c", np.dtype(np.int32), (4,)),
+        Request("c", FLOAT, (4,)),
+    ]
+    results = tfckpt.restore_each(prefix, requests)
+    names = [tfckpt.CODES[code] for code, _ in results]
+    assert names == ["OK", "DATA_LOSS", "NOT_FOUND", "INVALID_ARGUMENT", "OK"]
+    assert_same(results[0][1], tensors["a"])
+    assert_same(results[4][1], tensors["c"])
+
+
+def test_one_reader_serves_several_threads(prefix: str) -> None:
+    tensors = {f"v{i:03}": tensor(ALL_DTYPES[i % len(ALL_DTYPES)], (50, 7), i) for i in range(200)}
+    tensorflow_side.save(prefix, tensors)
+    requests = [Request(key, value.dtype, value.shape) for key, value in tensors.items()]
+    with Reader(prefix) as reader, ThreadPoolExecutor(8) as pool:
+        for restored in pool.map(lambda _: reader.restore(requests), range(24)):
+            for (key, value), ours in zip(tensors.items(), restored):
+                assert_same(ours, value, key)
+
+
 # ---- strings and variants ----
 
 
@@ -179,7 +227,9 @@ ROWS = ["0,2:-", "2,2:-"]
 TILES = ["0,1:0,4", "0,1:4,2", "1,3:0,1", "1,3:1,5"]
 
 
-@pytest.mark.parametrize("cut", [ROWS, TILES, ROWS[::-1], TILES[::-1]], ids=["rows", "tiles", "swor", "selit"])
+@pytest.mark.parametrize(
+    "cut", [ROWS, TILES, ROWS[::-1], TILES[::-1]], ids=["rows", "tiles", "swor", "selit"]
+)
 @each_dtype
 def test_a_full_tensor_is_put_together_from_slices(number: int, cut: list[str], prefix: str) -> None:
     full = tensor(number, (4, 6))
@@ -388,133 +438,6 @@ def test_slot_variables_of_an_optimizer(prefix: str) -> None:
     assert sorted(expected) == ["global_step", "w", "w/Adagrad"]
     assert weights.op.name == "w"
     assert_same_tensors(tfckpt.restore_all(prefix), expected)
-
-
-# ---- files that TensorFlow reads and does not write ----
-
-SWAP_UNIT = {8: 4, 18: 8}
-BIG_ENDIAN_DTYPES = [n for n in FIXED_SIZE_DTYPES if n < 24]
-
-
-def make_big_endian(prefix: str) -> None:
-    """Turns a little-endian bundle of numbers into the big-endian one of the same values."""
-    data = bytearray(table_file.data_file(prefix).read_bytes())
-
-    def change(entries: dict[bytes, bytes]) -> None:
-        for key in [key for key in entries if key]:
-            entry = table_file.BundleEntry.FromString(entries[key])
-            unit = SWAP_UNIT.get(entry.dtype) or tfckpt.DTYPES[entry.dtype].itemsize
-            stored = slice(entry.offset, entry.offset + entry.size)
-            data[stored] = np.frombuffer(data[stored], f"V{unit}").view("u1").reshape(-1, unit)[:, ::-1].tobytes()
-            entry.crc32c = table_file.mask(table_file.crc32c(data[stored]))
-            entries[key] = entry.SerializeToString(deterministic=True)
-
-    table_file.rewrite_index(prefix, change)
-    table_file.edit_header(prefix, lambda header: setattr(header, "endianness", 1))
-    table_file.data_file(prefix).write_bytes(data)
-
-
-def test_numbers_of_a_big_endian_bundle_are_swapped(prefix: str) -> None:
-    tensors = named(BIG_ENDIAN_DTYPES) | {"empty": tensor(1, (0, 2)), "scalar": tensor(2, ())}
-    tensorflow_side.save(prefix, tensors)
-    make_big_endian(prefix)
-    requests = [Request(key, value.dtype, value.shape) for key, value in tensors.items()]
-    for value, theirs in zip(tensors.values(), tensorflow_side.restore(prefix, requests)):
-        assert_same(theirs, value)
-    assert_same_tensors(tfckpt.restore_all(prefix), tensors)
-
-
-def test_slices_of_a_big_endian_bundle_are_swapped(prefix: str) -> None:
-    full = tensor(9, (4, 6))
-    tensorflow_side.save(prefix, [("x", part(full, spec)) for spec in TILES] + [("y", full)])
-
-    def without_slices(entries: dict[bytes, bytes]) -> None:
-        hidden["x"] = entries.pop(b"x")
-
-    hidden: dict[str, bytes] = {}
-    table_file.rewrite_index(prefix, without_slices)
-    make_big_endian(prefix)
-    table_file.rewrite_index(prefix, lambda entries: entries.update({b"x": hidden["x"]}))
-    assert_same_tensors(tfckpt.restore_all(prefix), {"x": full, "y": full})
-    requests = [Request(key, full.dtype, (2, 3), "4 6 1,2:2,3") for key in "xy"]
-    for restored in tfckpt.restore(prefix, requests):
-        assert_same(restored, full[1:3, 2:5])
-
-
-def test_strings_of_a_big_endian_bundle_have_big_endian_length_checksums(prefix: str) -> None:
-    elements = [b"ab", b"cde"]
-    tensorflow_side.save(prefix, {"s": np.array(elements, object)})
-    lengths = table_file.crc32c(b"".join(struct.pack(">I", len(e)) for e in elements))
-    checksum = struct.pack(">I", table_file.mask(lengths))
-    whole = table_file.crc32c(b"".join(elements), table_file.crc32c(checksum, lengths))
-    table_file.data_file(prefix).write_bytes(bytes([2, 3]) + checksum + b"".join(elements))
-    assert checksum == bytes.fromhex("ded0c98d")
-    table_file.edit_entry(prefix, b"s", lambda entry: setattr(entry, "crc32c", table_file.mask(whole)))
-    table_file.edit_header(prefix, lambda header: setattr(header, "endianness", 1))
-    request = Request("s", np.dtype(object), (2,))
-    assert_same(tensorflow_side.restore(prefix, [request])[0], np.array(elements, object))
-    assert_same(tfckpt.restore(prefix, [request])[0], np.array(elements, object))
-
-
-@pytest.mark.parametrize("per_block", [1, 2, 100])
-@pytest.mark.parametrize("kind", [0, 1], ids=["plain", "snappy"])
-def test_tables_of_small_or_snappy_blocks(per_block: int, kind: int, prefix: str) -> None:
-    tensors = {f"v{i:03}": tensor(3, (2,), i) for i in range(37)}
-    tensorflow_side.save(prefix, tensors)
-    table_file.rewrite_index(prefix, lambda entries: None, per_block=per_block, kind=kind)
-    requests = [Request(key, value.dtype, value.shape) for key, value in tensors.items()]
-    for value, theirs in zip(tensors.values(), tensorflow_side.restore(prefix, requests)):
-        assert_same(theirs, value)
-    assert_same_tensors(tfckpt.restore_all(prefix), tensors)
-
-
-def move_data(prefix: str, gap: int, order: list[bytes]) -> None:
-    """Writes the data file anew: the tensors in another order with gaps between them."""
-    old, new = table_file.data_file(prefix).read_bytes(), bytearray()
-
-    def change(entries: dict[bytes, bytes]) -> None:
-        for key in order:
-            entry = table_file.BundleEntry.FromString(entries[key])
-            new.extend(b"\xee" * gap)
-            stored = old[entry.offset : entry.offset + entry.size]
-            entry.offset = len(new)
-            new.extend(stored)
-            entries[key] = entry.SerializeToString(deterministic=True)
-        new.extend(b"\xee" * gap)
-
-    table_file.rewrite_index(prefix, change)
-    table_file.data_file(prefix).write_bytes(new)
-
-
-@pytest.mark.parametrize("gap", [0, 13, 64])
-def test_tensors_in_any_order_with_gaps_between_them(gap: int, prefix: str) -> None:
-    tensors = {key: tensor(number, (3, 5)) for key, number in zip("abcd", [1, 7, 10, 18])}
-    tensorflow_side.save(prefix, tensors)
-    move_data(prefix, gap, [b"c", b"a", b"d", b"b"])
-    assert_same_tensors(tfckpt.restore_all(prefix), tensors)
-
-
-def test_unknown_fields_and_a_newer_producer_are_accepted(prefix: str) -> None:
-    tensorflow_side.save(prefix, {"x": tensor(1, (2,))})
-
-    def add_unknown(entries: dict[bytes, bytes]) -> None:
-        for key in entries:
-            entries[key] += bytes([15 << 3 | 2, 3]) + b"new"
-
-    table_file.rewrite_index(prefix, add_unknown)
-    table_file.edit_header(prefix, lambda header: setattr(header.version, "producer", 99))
-    request = Request("x", FLOAT, (2,))
-    assert_same(tensorflow_side.restore(prefix, [request])[0], tensor(1, (2,)))
-    assert_same(tfckpt.restore(prefix, [request])[0], tensor(1, (2,)))
-
-
-def test_bool_bytes_other_than_0_and_1_are_delivered_as_stored(prefix: str) -> None:
-    tensorflow_side.save(prefix, {"b": np.array([False, True, False])})
-    table_file.data_file(prefix).write_bytes(bytes([2, 1, 255]))
-    crc = table_file.mask(table_file.crc32c(bytes([2, 1, 255])))
-    table_file.edit_entry(prefix, b"b", lambda entry: setattr(entry, "crc32c", crc))
-    [restored] = tfckpt.restore(prefix, [Request("b", np.dtype(bool), (3,))])
-    assert restored.tobytes() == bytes([2, 1, 255])
 
 
 # ---- views, moved folders ----

@@ -1,8 +1,8 @@
 """A thin ctypes binding to libtfckpt for the interop tests.
 
-It exists to drive the C header from Python, struct by struct and call by call, and to be read
-beside it; it is not the Python binding that users get. Structures have the header's fields in the
-header's order. A call that fails raises `CheckpointError`.
+It exists to drive the C header from Python, call by call, and to be read beside it; it is not the
+Python binding that users get. The structures are in `tfckpt_abi.py`. A call that fails raises
+`CheckpointError`.
 
 A tensor to save is an ndarray, or a `Part` when it also has a slice spec or a device; a tensor to
 restore is a `Request`. Arrays of strings have dtype `object` and elements of type `bytes`.
@@ -15,14 +15,12 @@ import ctypes
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ctypes import (
     POINTER,
-    Structure,
     byref,
     c_char_p,
     c_double,
     c_int32,
     c_int64,
     c_size_t,
-    c_uint32,
     c_uint64,
     c_void_p,
     sizeof,
@@ -32,6 +30,22 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from tfckpt_abi import (
+    SIGNATURES,
+    CLatestOptions,
+    CProgress,
+    CRemoveOptions,
+    CRestoreOptions,
+    CSaveOptions,
+    CStats,
+    CString,
+    CTensor,
+    CUpdateOptions,
+    CVerifyOptions,
+    DamageFn,
+    ProgressFn,
+)
 
 CODES = {
     0: "OK", 1: "CANCELLED", 2: "UNKNOWN", 3: "INVALID_ARGUMENT", 5: "NOT_FOUND",
@@ -162,238 +176,7 @@ class CheckpointError(Exception):
 
 Tensors = Mapping[Any, "np.ndarray | Part"] | Sequence[tuple[Any, "np.ndarray | Part"]]
 
-# ---- the header's structures ----
-
-
-class CString(Structure):
-    """tfckpt_string"""
-
-    _fields_ = [("data", c_char_p), ("size", c_size_t)]
-
-
-class CTensor(Structure):
-    """tfckpt_tensor"""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("key", c_char_p),
-        ("key_size", c_size_t),
-        ("dtype", c_int32),
-        ("rank", c_int32),
-        ("shape", POINTER(c_int64)),
-        ("data", c_void_p),
-        ("size", c_size_t),
-        ("device_type", c_int32),
-        ("device_id", c_int32),
-        ("device_name", c_char_p),
-        ("slice_spec", c_char_p),
-        ("stream", c_void_p),
-        ("flags", c_uint32),
-        ("variable_name", c_char_p),
-    ]
-
-
-class CProgress(Structure):
-    """tfckpt_progress"""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("bytes_done", c_uint64),
-        ("bytes_total", c_uint64),
-        ("tensors_done", c_uint64),
-        ("tensors_total", c_uint64),
-    ]
-
-
-class CStats(Structure):
-    """tfckpt_stats"""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("num_tensors", c_uint64),
-        ("bytes", c_uint64),
-        ("bytes_io", c_uint64),
-        ("bytes_verified", c_uint64),
-        ("num_io", c_uint64),
-        ("elapsed_ns", c_uint64),
-        ("sync_ns", c_uint64),
-        ("peak_host_bytes", c_uint64),
-        ("num_threads", c_uint32),
-    ]
-
-
-def new_stats() -> CStats:
-    """An empty `tfckpt_stats` to pass as the option `stats`."""
-    return CStats(struct_size=sizeof(CStats))
-
-
-ProgressFn = ctypes.CFUNCTYPE(c_int32, POINTER(CProgress), c_void_p)
-DamageFn = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
-
-
-class CSaveOptions(Structure):
-    """tfckpt_save_options"""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("context", c_void_p),
-        ("global_step", POINTER(c_int64)),
-        ("pad_step_number", c_int32),
-        ("update_state", c_int32),
-        ("save_relative_paths", c_int32),
-        ("no_sync", c_int32),
-        ("shard_by_device", c_int32),
-        ("max_shard_size", c_uint64),
-        ("alignment", c_uint64),
-        ("max_host_bytes", c_uint64),
-        ("progress", ProgressFn),
-        ("user_data", c_void_p),
-        ("stats", POINTER(CStats)),
-    ]
-
-
-class CRestoreOptions(Structure):
-    """tfckpt_restore_options"""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("context", c_void_p),
-        ("verify", c_int32),
-        ("max_host_bytes", c_uint64),
-        ("progress", ProgressFn),
-        ("user_data", c_void_p),
-        ("stats", POINTER(CStats)),
-    ]
-
-
-class CLatestOptions(Structure):
-    """tfckpt_latest_options"""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("latest_filename", c_char_p),
-        ("fall_back", c_int32),
-        ("rebase", c_int32),
-        ("fell_back", c_int32),
-        ("reason", c_void_p),
-    ]
-
-
-class CVerifyOptions(Structure):
-    """tfckpt_verify_options"""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("context", c_void_p),
-        ("progress", ProgressFn),
-        ("damage", DamageFn),
-        ("user_data", c_void_p),
-        ("stats", POINTER(CStats)),
-    ]
-
-
-class CUpdateOptions(Structure):
-    """tfckpt_update_options"""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("all_model_checkpoint_paths", POINTER(c_char_p)),
-        ("num_paths", c_size_t),
-        ("all_model_checkpoint_timestamps", POINTER(c_double)),
-        ("num_timestamps", c_size_t),
-        ("last_preserved_timestamp", POINTER(c_double)),
-        ("latest_filename", c_char_p),
-        ("save_relative_paths", c_int32),
-        ("no_sync", c_int32),
-    ]
-
-
-class CRemoveOptions(Structure):
-    """tfckpt_remove_options"""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("format", c_int32),
-        ("meta_graph_suffix", c_char_p),
-        ("no_sync", c_int32),
-    ]
-
-
 # ---- loading ----
-
-_OUT = POINTER(c_void_p)
-_SIZE_OUT = POINTER(c_size_t)
-
-# name: (result, arguments). Calls with a trailing tfckpt_error ** go through `_call`.
-_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "version_string": (c_char_p, []),
-    "code_name": (c_char_p, [c_int32]),
-    "error_code": (c_int32, [c_void_p]),
-    "error_message": (c_char_p, [c_void_p]),
-    "error_tensor_index": (c_int64, [c_void_p]),
-    "error_key": (c_void_p, [c_void_p, _SIZE_OUT]),
-    "error_file": (c_char_p, [c_void_p]),
-    "error_offset": (c_int64, [c_void_p]),
-    "error_free": (None, [c_void_p]),
-    "string_free": (None, [c_void_p]),
-    "dtype_name": (c_char_p, [c_int32]),
-    "dtype_size": (c_size_t, [c_int32]),
-    "strings_num": (c_size_t, [c_void_p]),
-    "strings_get": (c_void_p, [c_void_p, c_size_t, _SIZE_OUT]),
-    "strings_free": (None, [c_void_p]),
-    "save": (c_int32, [c_char_p, POINTER(CTensor), c_size_t, POINTER(CSaveOptions), _OUT, _OUT]),
-    "restore": (
-        c_int32,
-        [c_char_p, POINTER(CTensor), c_size_t, POINTER(CRestoreOptions), POINTER(c_int32), _OUT],
-    ),
-    "latest_checkpoint": (c_int32, [c_char_p, POINTER(CLatestOptions), _OUT, _OUT]),
-    "reader_open": (c_int32, [c_char_p, c_void_p, _OUT, _OUT]),
-    "reader_free": (None, [c_void_p]),
-    "reader_prefix": (c_char_p, [c_void_p]),
-    "reader_num_shards": (c_uint32, [c_void_p]),
-    "reader_num_tensors": (c_int32, [c_void_p, _SIZE_OUT, _OUT]),
-    "reader_find": (c_int32, [c_void_p, c_char_p, c_size_t, _OUT, _OUT]),
-    "reader_entries": (c_int32, [c_void_p, _OUT, _OUT]),
-    "reader_restore": (
-        c_int32,
-        [c_void_p, POINTER(CTensor), c_size_t, POINTER(CRestoreOptions), POINTER(c_int32), _OUT],
-    ),
-    "reader_view": (c_int32, [c_void_p, c_char_p, c_size_t, c_uint32, _OUT, _OUT]),
-    "reader_verify": (c_int32, [c_void_p, POINTER(CVerifyOptions), POINTER(c_uint64), _OUT]),
-    "entries_next": (c_int32, [c_void_p, _OUT, _OUT]),
-    "entries_free": (None, [c_void_p]),
-    "entry_free": (None, [c_void_p]),
-    "entry_key": (c_void_p, [c_void_p, _SIZE_OUT]),
-    "entry_code": (c_int32, [c_void_p]),
-    "entry_message": (c_char_p, [c_void_p]),
-    "entry_dtype": (c_int32, [c_void_p]),
-    "entry_rank": (c_int32, [c_void_p]),
-    "entry_shape": (POINTER(c_int64), [c_void_p]),
-    "entry_size": (c_uint64, [c_void_p]),
-    "entry_shard_id": (c_uint32, [c_void_p]),
-    "entry_offset": (c_uint64, [c_void_p]),
-    "entry_crc32c": (c_uint32, [c_void_p]),
-    "entry_num_slices": (c_size_t, [c_void_p]),
-    "entry_slice": (c_char_p, [c_void_p, c_size_t]),
-    "view_data": (c_void_p, [c_void_p]),
-    "view_size": (c_size_t, [c_void_p]),
-    "view_free": (None, [c_void_p]),
-    "get_checkpoint_state": (c_int32, [c_char_p, c_char_p, _OUT, _OUT]),
-    "checkpoint_state_model_checkpoint_path": (c_char_p, [c_void_p]),
-    "checkpoint_state_num_paths": (c_size_t, [c_void_p]),
-    "checkpoint_state_path": (c_char_p, [c_void_p, c_size_t]),
-    "checkpoint_state_num_timestamps": (c_size_t, [c_void_p]),
-    "checkpoint_state_timestamp": (c_double, [c_void_p, c_size_t]),
-    "checkpoint_state_last_preserved_timestamp": (c_double, [c_void_p]),
-    "checkpoint_state_free": (None, [c_void_p]),
-    "update_checkpoint_state": (c_int32, [c_char_p, c_char_p, POINTER(CUpdateOptions), _OUT]),
-    "checkpoint_exists": (c_int32, [c_char_p, POINTER(c_int32), _OUT]),
-    "get_checkpoint_mtimes": (
-        c_int32,
-        [POINTER(c_char_p), c_size_t, POINTER(c_double), _SIZE_OUT, _OUT],
-    ),
-    "remove_checkpoint": (c_int32, [c_char_p, POINTER(CRemoveOptions), _OUT]),
-}
 
 _functions: dict[str, Any] = {}
 
@@ -401,7 +184,7 @@ _functions: dict[str, Any] = {}
 def load(path: str) -> str:
     """Loads the library and returns its version."""
     library = ctypes.CDLL(path)
-    for name, (result, arguments) in _SIGNATURES.items():
+    for name, (result, arguments) in SIGNATURES.items():
         function = getattr(library, f"tfckpt_{name}")
         function.restype, function.argtypes = result, arguments
         _functions[name] = function
@@ -464,6 +247,11 @@ def dtype_size(number: int) -> int:
     return _functions["dtype_size"](number)
 
 
+def new_stats() -> CStats:
+    """An empty `tfckpt_stats` to pass as the option `stats`."""
+    return CStats(struct_size=sizeof(CStats))
+
+
 # ---- descriptions of tensors ----
 
 
@@ -509,9 +297,7 @@ class _Destination:
     def __init__(self, tensor: CTensor, request: Request) -> None:
         number = dtype_number(request.dtype)
         self.request = request
-        self.kept = _describe(
-            tensor, _bytes(request.key), number, request.shape, request.slice_spec, None
-        )
+        self.kept = _describe(tensor, _bytes(request.key), number, request.shape, request.slice_spec, None)
         self.cell = c_void_p() if number == STRING else None
         if self.cell is not None:
             tensor.data, tensor.size = ctypes.addressof(self.cell), sizeof(c_void_p)
@@ -766,9 +552,7 @@ def latest_checkpoint(
     directory: str, latest_filename: str | None = None, *, fall_back: bool = False, rebase: bool = False
 ) -> str:
     """`tfckpt_latest_checkpoint`."""
-    return latest_checkpoint_and_reason(
-        directory, latest_filename, fall_back=fall_back, rebase=rebase
-    )[0]
+    return latest_checkpoint_and_reason(directory, latest_filename, fall_back=fall_back, rebase=rebase)[0]
 
 
 def latest_checkpoint_and_reason(
