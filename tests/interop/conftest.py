@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import os
 import pathlib
+import tempfile
 
 # Before TensorFlow is imported anywhere: no log lines, no GPU, no notes about rounding.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Hypothesis would keep notes in the checkout.
+os.environ.setdefault(
+    "HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "tfckpt-hypothesis")
+)
 
 import numpy as np
 import pytest
