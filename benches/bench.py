@@ -76,8 +76,9 @@ class Bench:
 
 
 def _graph_note(outcome: Outcome, scene: restoring.Scene) -> str:
+    """How much of TensorFlow's figure is Python's, where there are outputs enough for it to count."""
     tensorflow = outcome.find(TENSORFLOW)
-    if tensorflow is None:
+    if tensorflow is None or outcome.workload.num_tensors < report.MANY:
         return ""
     eager = outcome.workload.size / outcome.rate(tensorflow)
     graph = scene.tf.restorer(scene.tensors.keys).graph_seconds(scene.prefix)

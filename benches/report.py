@@ -7,6 +7,9 @@ from workloads import GIB
 
 Row = list[str]
 
+MANY = 1000
+"""Tensors from which on the cost per tensor counts: rates are then given in tensors, too."""
+
 
 def table(header: Row, rows: list[Row]) -> str:
     """A Markdown table whose columns line up in plain text, too."""
@@ -21,7 +24,7 @@ def _line(row: Row, widths: list[int]) -> str:
 
 def outcome_table(outcome: Outcome, absolute: bool) -> str:
     """Every contender in its best setting, with its ratios."""
-    many = outcome.workload.num_tensors >= 1000
+    many = outcome.workload.num_tensors >= MANY
     header = ["contender", "how"]
     if absolute:
         header += ["GiB/s"] + ["thousand tensors/s"] * many
