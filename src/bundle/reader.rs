@@ -48,8 +48,8 @@ impl BundleReader {
 
     fn open_once(prefix: &Path, fallback: Option<&Path>) -> Result<Self> {
         let index = Arc::new(ReadFile::open(&naming::index_file(prefix))?);
-        let table = TableReader::open(index.clone())?;
-        let header = read_header(&table)?;
+        let mut table = TableReader::open(index.clone())?;
+        let header = read_header(&mut table)?;
         let data_files = DataFiles::open(prefix, fallback, header.num_shards, index);
         Ok(Self {
             prefix: prefix.to_owned(),
@@ -142,8 +142,9 @@ impl BundleReader {
     }
 }
 
-fn read_header(table: &TableReader) -> Result<Header> {
-    let path = table.file().path();
+fn read_header(table: &mut TableReader) -> Result<Header> {
+    let file = table.file().clone();
+    let path = file.path();
     let unreadable = |what: &str| {
         format!(
             "Unable to read file ({}). Perhaps the file is corrupt or was produced by a newer version \
@@ -152,7 +153,7 @@ fn read_header(table: &TableReader) -> Result<Header> {
         )
     };
     let seek = "failed to seek to header entry";
-    match table.first() {
+    match table.load_first().and_then(|()| table.first()) {
         Ok(Some((key, value))) if key.is_empty() => Header::decode(&value).map_err(|error| {
             if error.code() == crate::error::Code::DataLoss {
                 error.with_prefix(format_args!("{}: ", unreadable("unable to parse header")))

@@ -86,7 +86,9 @@ pub fn view(reader: &BundleReader, key: &[u8], options: ViewOptions) -> Result<V
         dtype: entry.dtype,
         shape: entry.shape,
     };
-    if !options.allow_unaligned && !view.bytes().as_ptr().addr().is_multiple_of(alignment) {
+    let empty = view.bytes().is_empty();
+    if !empty && !options.allow_unaligned && !view.bytes().as_ptr().addr().is_multiple_of(alignment)
+    {
         return refuse("it is not aligned").map_err(place);
     }
     if !options.no_verify {

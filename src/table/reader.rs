@@ -26,22 +26,31 @@ pub struct TableReader {
 }
 
 impl TableReader {
-    /// Opens the table in `file`. Reads the footer, the metaindex and index blocks and the first
-    /// data block, and verifies all of them.
+    /// Opens the table in `file`. Reads the footer and the metaindex and index blocks and verifies
+    /// them.
     ///
     /// # Errors
     ///
     /// DATA_LOSS, with the offset, if one of these is damaged; or the system's error.
     pub fn open(file: Arc<ReadFile>) -> Result<Self> {
-        let mut table = Self {
-            index: read_index(&file).map_err(|error| error.with_file(file.path()))?,
+        let index = read_index(&file).map_err(|error| error.with_file(file.path()))?;
+        Ok(Self {
+            index,
             file,
             first: None,
-        };
-        if table.index.len() > 0 {
-            table.first = Some(table.load(0)?);
+        })
+    }
+
+    /// Reads the first data block, verifies it, and keeps it for [`first`](Self::first) and lookups.
+    ///
+    /// # Errors
+    ///
+    /// DATA_LOSS, with the offset, if it is damaged; or the system's error.
+    pub fn load_first(&mut self) -> Result<()> {
+        if self.index.len() > 0 {
+            self.first = Some(self.load(0)?);
         }
-        Ok(table)
+        Ok(())
     }
 
     /// The file it reads.
@@ -63,11 +72,12 @@ impl TableReader {
         Ok(self.cursor().get(key)?.map(<[u8]>::to_vec))
     }
 
-    /// The first entry, key and value; `None` if there are no entries.
+    /// The first entry, key and value; `None` if there are no entries, or before
+    /// [`load_first`](Self::load_first).
     ///
     /// # Errors
     ///
-    /// None beyond those that [`open`](Self::open) has found already.
+    /// None beyond those that `load_first` has found already.
     pub fn first(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
         let Some(block) = &self.first else {
             return Ok(None);

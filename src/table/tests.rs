@@ -25,7 +25,9 @@ fn open(bytes: &[u8]) -> Result<TableReader> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
     // The open descriptor outlives the name.
-    TableReader::open(Arc::new(ReadFile::open(file.path()).unwrap()))
+    let mut table = TableReader::open(Arc::new(ReadFile::open(file.path()).unwrap()))?;
+    table.load_first()?;
+    Ok(table)
 }
 
 fn build(entries: &Entries, block_size: usize) -> Vec<u8> {
@@ -501,7 +503,8 @@ fn a_file_cut_short_while_it_is_open_is_data_loss() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let bytes = build(&entries(&[("", "h"), ("a", "1"), ("b", "2")]), 1);
     file.write_all(&bytes).unwrap();
-    let table = TableReader::open(Arc::new(ReadFile::open(file.path()).unwrap())).unwrap();
+    let mut table = TableReader::open(Arc::new(ReadFile::open(file.path()).unwrap())).unwrap();
+    table.load_first().unwrap();
     file.as_file().set_len(20).unwrap();
     assert_eq!(table.get(b"").unwrap(), Some(b"h".to_vec()));
     assert_data_loss(&table.get(b"b").unwrap_err(), "truncated block read");
