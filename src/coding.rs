@@ -121,14 +121,23 @@ pub mod ordered {
     }
 }
 
-/// The indices of `keys` in ascending order of the keys; equal keys keep their order.
+/// The ascending order of a list of keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyOrder {
+    /// Indices of the keys in ascending order of the keys; equal keys keep their order.
+    pub order: Vec<usize>,
+    /// Index of the first key in the list that repeats an earlier one.
+    pub duplicate: Option<usize>,
+}
+
+/// Sorts `keys`.
 ///
 /// Names of tensors begin alike and lie scattered over memory, so comparing them costs a cache miss
 /// each. The eight bytes that follow what all keys have in common decide most comparisons without
-/// looking at the keys (measured on 20,000 keys: a third of the time).
-pub fn key_order(keys: &[&[u8]]) -> Vec<usize> {
+/// looking at the keys.
+pub fn key_order(keys: &[&[u8]]) -> KeyOrder {
     let Some((first, others)) = keys.split_first() else {
-        return Vec::new();
+        return KeyOrder::default();
     };
     let common = others.iter().fold(first.len(), |common, key| {
         first
@@ -156,7 +165,17 @@ pub fn key_order(keys: &[&[u8]]) -> Vec<usize> {
             .then_with(|| keys.get(*a).cmp(&keys.get(*b)))
             .then(a.cmp(b))
     });
-    order.into_iter().map(|(_, index)| index).collect()
+    let twice = order.windows(2).filter_map(|pair| match pair {
+        [(a_digest, a), (b_digest, b)] if a_digest == b_digest && keys.get(*a) == keys.get(*b) => {
+            Some(*b)
+        }
+        _ => None,
+    });
+    let duplicate = twice.min();
+    KeyOrder {
+        order: order.into_iter().map(|(_, index)| index).collect(),
+        duplicate,
+    }
 }
 
 #[cfg(test)]
@@ -235,7 +254,8 @@ mod tests {
             let borrowed: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
             let mut naive: Vec<usize> = (0..keys.len()).collect();
             naive.sort_by_key(|&index| &keys[index]);
-            prop_assert_eq!(key_order(&borrowed), naive);
+            let duplicate = (0..keys.len()).find(|&index| keys[..index].contains(&keys[index]));
+            prop_assert_eq!(key_order(&borrowed), KeyOrder { order: naive, duplicate });
         }
 
         #[test]

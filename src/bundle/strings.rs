@@ -137,8 +137,8 @@ fn update_with_length(crc: &mut Crc32c, length: u64, big_endian: bool) {
 }
 
 /// The elements of a tensor of strings that is to be saved.
-#[derive(Clone, Debug)]
-pub struct StringsToSave<'a>(pub Vec<SourceSpan<'a>>);
+#[derive(Clone, Copy, Debug)]
+pub struct StringsToSave<'a>(pub &'a [SourceSpan<'a>]);
 
 impl StringsToSave<'_> {
     /// Bytes that the tensor takes in a data file.
@@ -163,7 +163,7 @@ impl StringsToSave<'_> {
         buffer.clear();
         let mut crc = Crc32c::new();
         let mut varint = Vec::with_capacity(coding::MAX_VARINT64);
-        for span in &self.0 {
+        for span in self.0 {
             let length = span.len() as u64;
             update_with_length(&mut crc, length, false);
             varint.clear();
@@ -174,7 +174,7 @@ impl StringsToSave<'_> {
         crc.update(&stored);
         append(buffer, &stored, write)?;
         // Short elements share a write; a long one is cut into pieces.
-        for span in &self.0 {
+        for span in self.0 {
             let mut done = 0;
             while done < span.len() {
                 if buffer.room() == 0 {
@@ -216,7 +216,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn encode(elements: &[&[u8]], capacity: usize) -> (Vec<u8>, u32) {
-        let strings = StringsToSave(elements.iter().map(|&e| SourceSpan::from(e)).collect());
+        let spans: Vec<SourceSpan<'_>> = elements.iter().map(|&e| SourceSpan::from(e)).collect();
+        let strings = StringsToSave(&spans);
         let mut out = Vec::new();
         let mut buffer = ChunkBuffer::new(capacity).unwrap();
         let crc = strings.encode(&mut buffer, &mut |bytes| {

@@ -81,14 +81,13 @@ impl BundleWriter {
     /// written but never read. Slices need not cover their tensor.
     pub fn check(&mut self) -> Result<()> {
         let entries = &self.entries;
-        let key = |&index: &usize| entries.get(index).map_or(&[][..], |(key, _)| key);
         let keys: Vec<&[u8]> = entries.iter().map(|(key, _)| key.as_slice()).collect();
-        self.order = coding::key_order(&keys);
-        let twice = self.order.windows(2).filter_map(|pair| match pair {
-            [first, second] if key(first) == key(second) => Some(*second),
-            _ => None,
-        });
-        if let Some((key, _)) = twice.min().and_then(|index| entries.get(index)) {
+        let coding::KeyOrder {
+            order,
+            duplicate: twice,
+        } = coding::key_order(&keys);
+        self.order = order;
+        if let Some((key, _)) = twice.and_then(|index| entries.get(index)) {
             return Err(duplicate(key));
         }
         for &index in self.partitioned.values() {

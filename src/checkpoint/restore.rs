@@ -70,7 +70,7 @@ pub fn restore(
     let mut planned = Planned::default();
     // In key order the look-ups go through the index once.
     let keys: Vec<&[u8]> = tensors.iter().map(|tensor| tensor.key).collect();
-    let order = coding::key_order(&keys);
+    let order = coding::key_order(&keys).order;
     let mut lookup = reader.lookup();
     for index in order {
         let Some(tensor) = tensors.get(index) else {

@@ -155,6 +155,9 @@ fn check_alignment(alignment: u64) -> Result<u64> {
 /// Devices are numbered in the order of their strings, as TensorFlow's Saver sorts them; a shard that
 /// reaches `max_shard_size` is followed by another one of the same device.
 fn assign_shards(tensors: &[SaveTensor<'_>], options: &SaveOptions) -> Result<Vec<u32>> {
+    if !options.shard_by_device && options.max_shard_size == 0 {
+        return Ok(vec![0; tensors.len()]);
+    }
     let mut order: Vec<(String, usize)> = Vec::with_capacity(tensors.len());
     for (index, tensor) in tensors.iter().enumerate() {
         let device = if options.shard_by_device {
@@ -222,10 +225,10 @@ fn describe(
     Ok(numbers)
 }
 
-fn to_write<'a>(tensor: &SaveTensor<'a>, shard_id: u32) -> WriteTensor<'a> {
+fn to_write<'a>(tensor: &'a SaveTensor<'_>, shard_id: u32) -> WriteTensor<'a> {
     let source = match &tensor.data {
         SaveData::Bytes(span) => Source::Bytes(*span),
-        SaveData::Strings(elements) => Source::Strings(StringsToSave(elements.clone())),
+        SaveData::Strings(elements) => Source::Strings(StringsToSave(elements)),
     };
     WriteTensor { shard_id, source }
 }
