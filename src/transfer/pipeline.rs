@@ -1,5 +1,7 @@
 //! Runs the items of a plan on a few threads, the calling one among them.
 
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -9,29 +11,33 @@ use super::progress::{Counters, Progress};
 use crate::error::{Error, Result};
 use crate::io::with_signals_blocked;
 
-/// Set when the work is to end early: cancelled, or failed on another thread. Items look at it
-/// between chunks.
-#[derive(Debug, Default)]
-pub struct Stop(AtomicBool);
-
-impl Stop {
-    /// Whether to end.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// What an item may look at while it runs.
 #[derive(Clone, Copy)]
 pub struct Shared<'a> {
     /// Counted as bytes move and tensors complete.
     pub counters: &'a Counters,
-    /// Set when there is no point in going on.
-    pub stop: &'a Stop,
+    stop: &'a AtomicBool,
+    /// Reports progress; on the calling thread only.
+    poll: Option<&'a dyn Fn() -> Result<()>>,
+}
+
+impl Shared<'_> {
+    /// To be called between chunks: reports progress if it is time to, and says whether to go on.
+    ///
+    /// # Errors
+    ///
+    /// CANCELLED by the progress callback; ABORTED when the call has failed on another thread.
+    pub fn check(&self) -> Result<()> {
+        if self.is_stopped() {
+            return Err(Error::aborted("not done: the call ended early"));
+        }
+        self.poll.map_or(Ok(()), |poll| poll())
+    }
+
+    /// Whether the call has failed or was cancelled.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
 }
 
 /// Runs items `0..num_items`, each once, in about ascending order. Every thread makes a worker (its
@@ -48,33 +54,41 @@ pub fn run<W>(
     make_worker: impl Fn() -> Result<W> + Sync,
     work: impl Fn(&mut W, usize, Shared<'_>) -> Result<()> + Sync,
 ) -> Result<()> {
-    let (counters, mut poll) = progress.split();
-    let stop = Stop::default();
+    let (counters, poll) = progress.split();
+    let poll = RefCell::new(poll);
+    let poll = || poll.borrow_mut()();
+    let stop = AtomicBool::new(false);
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let fail = |error: Error| {
-        stop.set();
-        failure.lock().get_or_insert(error);
-    };
-    // Claims items until there are none left; `after_item` runs between them.
-    let work_through = |after_item: &mut dyn FnMut() -> Result<()>| -> Result<()> {
+    // Claims items until there are none left.
+    let work_through = |poll: Option<&dyn Fn() -> Result<()>>| -> Result<()> {
+        let shared = Shared {
+            counters,
+            stop: &stop,
+            poll,
+        };
         let mut worker = make_worker()?;
-        while !stop.is_set() {
+        while !shared.is_stopped() {
             let item = next.fetch_add(1, Ordering::Relaxed);
             if item >= num_items {
                 break;
             }
-            work(
-                &mut worker,
-                item,
-                Shared {
-                    counters,
-                    stop: &stop,
-                },
-            )?;
-            after_item()?;
+            work(&mut worker, item, shared)?;
+            if let Some(poll) = poll {
+                poll()?;
+            }
         }
         Ok(())
+    };
+    // A panic must not leave the other threads waiting, or working for nothing.
+    let attempt = |poll: Option<&dyn Fn() -> Result<()>>| {
+        let result = catch_unwind(AssertUnwindSafe(|| work_through(poll)));
+        let panicked = || Error::internal("panic on a thread that moves bytes");
+        if let Err(error) = result.unwrap_or_else(|_| Err(panicked())) {
+            // In this order: who sees `stop` must not be the first to report.
+            failure.lock().get_or_insert(error);
+            stop.store(true, Ordering::Release);
+        }
     };
 
     let helpers = num_threads.min(num_items).saturating_sub(1);
@@ -85,9 +99,7 @@ pub fn run<W>(
         with_signals_blocked(|| {
             for _ in 0..helpers {
                 let helper = || {
-                    if let Err(error) = work_through(&mut || Ok(())) {
-                        fail(error);
-                    }
+                    attempt(None);
                     *running.lock() -= 1;
                     ended.notify_all();
                 };
@@ -100,16 +112,15 @@ pub fn run<W>(
             }
         });
         let missing = helpers - spawned;
-        if let Err(error) = work_through(&mut poll) {
-            fail(error);
-        }
+        attempt(Some(&poll));
         let mut running = running.lock();
         while *running > missing {
             ended.wait_for(&mut running, Duration::from_millis(20));
-            if !stop.is_set()
+            if !stop.load(Ordering::Relaxed)
                 && let Err(error) = poll()
             {
-                fail(error);
+                failure.lock().get_or_insert(error);
+                stop.store(true, Ordering::Release);
             }
         }
     });
@@ -168,6 +179,44 @@ mod tests {
         );
         assert_eq!(result.unwrap_err().message(), "ten");
         assert!(ran.into_inner() < 1_000_000);
+    }
+
+    #[test]
+    fn a_panic_on_any_thread_is_an_error_of_the_call() {
+        for num_threads in [1, 4] {
+            let mut progress = Progress::new(None);
+            let result = run(
+                num_threads,
+                100,
+                &mut progress,
+                || Ok(()),
+                |(), item, _| {
+                    assert!(item < 50, "fifty");
+                    Ok(())
+                },
+            );
+            assert_eq!(result.unwrap_err().code(), Code::Internal);
+        }
+    }
+
+    #[test]
+    fn progress_is_reported_within_a_long_item_too() {
+        let mut calls = 0;
+        let mut progress = Progress::new(Some(Box::new(|_| {
+            calls += 1;
+            calls < 3
+        })));
+        let result = run(
+            1,
+            1,
+            &mut progress,
+            || Ok(()),
+            |(), _, shared| loop {
+                std::thread::sleep(Duration::from_millis(1));
+                shared.check()?;
+            },
+        );
+        assert_eq!(result.unwrap_err().code(), Code::Cancelled);
     }
 
     #[test]

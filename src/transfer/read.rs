@@ -205,9 +205,11 @@ impl<'a> ReadRun<'_, 'a> {
             }
             return Ok(());
         };
-        if shared.stop.is_set() && error.code() == Code::Aborted {
+        match error.code() {
+            Code::Cancelled => return Err(error),
             // Not this tensor's fault, and not to be reported in place of what it was.
-            return Ok(());
+            Code::Aborted if shared.is_stopped() => return Ok(()),
+            _ => {}
         }
         let error = error
             .with_tensor_index(tensor)
@@ -232,9 +234,7 @@ impl<'a> ReadRun<'_, 'a> {
         let mut crc = Crc32c::new();
         let mut done = 0;
         while done < len {
-            if shared.stop.is_set() {
-                return Err(Error::aborted("not restored: the call ended early"));
-            }
+            shared.check()?;
             let chunk = (CHUNK as u64).min(len - done);
             let span = span_at(dest, at + done, chunk)?;
             let mut filled = piece

@@ -300,9 +300,7 @@ struct ItemWriter<'r, 'p, 'a> {
 
 impl ItemWriter<'_, '_, '_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.shared.stop.is_set() {
-            return Err(Error::aborted("not saved: the call ended early"));
-        }
+        self.shared.check()?;
         if bytes.is_empty() {
             return Ok(());
         }
