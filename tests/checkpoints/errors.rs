@@ -372,7 +372,7 @@ fn a_save_that_cannot_be_leaves_nothing_behind() {
     for prefix in ["", "folder/"] {
         let error = save(
             prefix.as_ref(),
-            &[a.clone()],
+            std::slice::from_ref(&a),
             &quick(),
             &mut Call::new(&context),
         );
@@ -485,4 +485,21 @@ fn a_folder_without_a_state_file_has_no_latest_checkpoint() {
     .unwrap();
     let error = latest_checkpoint(dir.path(), LatestOptions::default()).unwrap_err();
     assert_eq!(error.code(), Code::DataLoss, "{error}");
+}
+
+/// A folder that is not there is no reason to fail: nothing is in it.
+#[test]
+fn a_prefix_in_a_folder_that_does_not_exist_is_like_any_other_without_a_checkpoint() {
+    let dir = temp_dir();
+    let prefix = dir.path().join("gone/m");
+    assert!(!checkpoint_exists(&prefix).unwrap());
+    let error = Reader::open(&prefix).unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
+    assert_eq!(
+        error.message(),
+        format!(
+            "Unsuccessful TensorSliceReader constructor: Failed to find any matching files for {}",
+            prefix.display()
+        )
+    );
 }

@@ -71,7 +71,11 @@ fn a_malformed_checkpoint_takes_memory_in_proportion_to_its_files() {
                 let size: u64 = files
                     .map(|file| file.unwrap().metadata().unwrap().len())
                     .sum();
-                let peak = peak(|| case.exercise(&context));
+                let mut sound = true;
+                let peak = peak(|| sound = case.exercise(&context));
+                if !sound {
+                    failures.push(format!("{}: panics", case.name));
+                }
                 let limit = (16 << 20) + 4 * size as usize;
                 if peak > limit {
                     failures.push(format!("{}: {peak} bytes for files of {size}", case.name));

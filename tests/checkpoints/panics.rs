@@ -198,9 +198,9 @@ fn every_function_without_an_error() {
         tfckpt_test_panic();
         tfckpt_reader_free(null_mut());
         tfckpt_error_free(null_mut());
-        // Whatever is left of the request is used up here.
-        tfckpt_code_name(0);
-        assert!(!tfckpt_code_name(OK).is_null());
+        // Some of these have nothing in them that could panic; the request is used up here.
+        tfckpt_reader_num_shards(null());
+        assert_eq!(CStr::from_ptr(tfckpt_code_name(INTERNAL)), c"INTERNAL");
     }
 }
 

@@ -103,7 +103,7 @@ fn spec(dims: &[usize], cut: &Cut, seed: &mut u64) -> String {
         text.push_str(if i > 0 { ":" } else { "" });
         let whole = (start, length) == (0, dim);
         // Either way to write a whole dimension is allowed; an empty one has no other.
-        if whole && (dim == 0 || mix(seed) % 2 == 0) {
+        if whole && (dim == 0 || mix(seed).is_multiple_of(2)) {
             text.push('-');
         } else {
             text.push_str(&format!("{start},{length}"));
@@ -150,7 +150,7 @@ impl Tensor {
     fn items(&self, key: &[u8]) -> Vec<Item> {
         let mut seed = self.seed;
         let mut cells = self.grid();
-        let whole = cells.len() < 2 || mix(&mut seed) % 3 == 0;
+        let whole = cells.len() < 2 || mix(&mut seed).is_multiple_of(3);
         let item = |dims: Vec<usize>, spec: String, value, seed: &mut u64| Item {
             key: key.to_owned(),
             dtype: self.dtype,

@@ -221,8 +221,11 @@ pub fn restore_one(
     Ok(restored.complete()?.remove(0))
 }
 
+/// A key, and what the index says of it or what is wrong with its entry.
+pub type Listed = (Vec<u8>, Result<TensorInfo>);
+
 /// Everything that a listing delivers, and the error that ended it.
-pub fn list(reader: &Reader) -> (Vec<(Vec<u8>, Result<TensorInfo>)>, Option<Error>) {
+pub fn list(reader: &Reader) -> (Vec<Listed>, Option<Error>) {
     let mut entries = reader.entries();
     let mut all = Vec::new();
     loop {

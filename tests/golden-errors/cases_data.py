@@ -89,7 +89,7 @@ def string_cases() -> list[Case]:
     return [
         *length_cases(),
         string_case("length_endless", "a length without an end", endless),
-        string_case("lengths_cut", "the entry ends after the first length", no_length, size=2),
+        string_case("lengths_cut", "the data file ends after the first length", no_length, "OUT_OF_RANGE", size=2),
         string_case("lengths_only", "the entry ends before the length checksum", (b"\0\0", 0)),
         string_case("length_crc_wrong", "another length checksum", string_data(values, crc_xor=0x100)),
         string_case("content_bit", "one bit of the strings changed", (sound[0][:-1] + b"d", sound[1]), listing=SOUND),
