@@ -71,7 +71,7 @@ lint: ## formatting and lints
 
 .PHONY: test-rust
 test-rust: ## Rust tests, the import rule and the freshness of generated files among them
-	$(CARGO) test --locked --workspace --features cli
+	$(CARGO) test --locked --workspace --features cli,test-panics
 
 .PHONY: test-abi
 test-abi: build ## exported symbols, SONAME, struct layouts
@@ -94,6 +94,10 @@ test-interop: build ## against real TensorFlow, both ways
 .PHONY: sanitize
 sanitize: ## AddressSanitizer and LeakSanitizer: Rust and C tests
 	scripts/sanitize.sh build/sanitize
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for FUZZ_SECONDS (60)
+	for target in index checkpoint_state slice_spec; do scripts/fuzz.sh $$target $${FUZZ_SECONDS:-60} || exit 1; done
 
 .PHONY: bench
 bench: bench-venv build ## compare speed with TensorFlow and others; rewrites benches/RESULTS.md

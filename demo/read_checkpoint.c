@@ -5,6 +5,7 @@
  * Prints for each tensor its name, dtype, shape, bytes and first values. */
 #include <inttypes.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,6 +125,15 @@ static tfckpt_tensor request(const tfckpt_entry *entry)
     return tensor;
 }
 
+/* One tensor that cannot be restored, be it damaged or saved only in part, does not keep us from the others. */
+static bool restored(tfckpt_code code, tfckpt_error *error)
+{
+    if (code != TFCKPT_OK)
+        printf(" %s: %s", tfckpt_code_name(code), tfckpt_error_message(error));
+    tfckpt_error_free(error);
+    return code == TFCKPT_OK;
+}
+
 /* Restores the tensor into memory of ours and prints the first values. */
 static void print_values(const tfckpt_reader *reader, const tfckpt_entry *entry, size_t element_size)
 {
@@ -131,19 +141,26 @@ static void print_values(const tfckpt_reader *reader, const tfckpt_entry *entry,
     tfckpt_error *error = NULL;
     unsigned char *bytes;
 
-    tensor.size = (size_t)tfckpt_entry_size(entry);
+    tfckpt_code code;
+    size_t num = 1;
+
+    for (int32_t i = 0; i < tensor.rank; i++)
+        num *= (size_t)tensor.shape[i];
+    tensor.size = num * element_size;
     tensor.data = bytes = (unsigned char *)malloc(tensor.size + 1); /* + 1: some tensors have no elements */
     if (bytes == NULL) {
-        fprintf(stderr, "read_checkpoint: out of memory\n");
-        exit(EXIT_FAILURE);
+        printf(" too large for this machine's memory");
+        return;
     }
-    check(tfckpt_reader_restore(reader, &tensor, 1, NULL, NULL, &error), &error);
-    for (size_t i = 0; i < tensor.size / element_size && i < FIRST_VALUES; i++) {
-        putchar(' ');
-        print_element(tensor.dtype, bytes + i * element_size);
+    code = tfckpt_reader_restore(reader, &tensor, 1, NULL, NULL, &error);
+    if (restored(code, error)) {
+        for (size_t i = 0; i < num && i < FIRST_VALUES; i++) {
+            putchar(' ');
+            print_element(tensor.dtype, bytes + i * element_size);
+        }
+        if (num > FIRST_VALUES)
+            printf(" ...");
     }
-    if (tensor.size / element_size > FIRST_VALUES)
-        printf(" ...");
     free(bytes);
 }
 
@@ -153,10 +170,13 @@ static void print_strings(const tfckpt_reader *reader, const tfckpt_entry *entry
     tfckpt_tensor tensor = request(entry);
     tfckpt_strings *strings = NULL;
     tfckpt_error *error = NULL;
+    tfckpt_code code;
 
     tensor.data = &strings;
     tensor.size = sizeof(tfckpt_strings *);
-    check(tfckpt_reader_restore(reader, &tensor, 1, NULL, NULL, &error), &error);
+    code = tfckpt_reader_restore(reader, &tensor, 1, NULL, NULL, &error);
+    if (!restored(code, error))
+        return;
     for (size_t i = 0; i < tfckpt_strings_num(strings) && i < FIRST_VALUES; i++) {
         size_t size = 0;
         const char *bytes = tfckpt_strings_get(strings, i, &size);

@@ -110,8 +110,8 @@ static void save(const char *model_dir, struct model *m)
 
 /* Restores the latest checkpoint, if there is one. False: a fresh start.
  *
- * Only NOT_FOUND means that nothing was saved yet. Any other error, such as a damaged checkpoint, must stop the program:
- * starting again at step 0 would silently throw the training away. */
+ * Only NOT_FOUND means that nothing was saved yet. Any other error, such as a damaged checkpoint, must stop the
+ * program: starting again at step 0 would silently throw the training away. */
 static bool resume(const char *model_dir, struct model *m)
 {
     tfckpt_tensor tensors[NUM_TENSORS];

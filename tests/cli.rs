@@ -517,14 +517,6 @@ fn verify_names_what_is_broken() {
     assert_eq!(lines[1]["broken"], 1);
 }
 
-/// Cases of which the library does not yet make what `cases.json` says; its own tests are about them.
-const NOT_AS_LISTED: [&str; 4] = [
-    "header_num_shards_2_31_less_1",
-    "many_blocks_middle_empty",
-    "shape_0_times_2_124",
-    "slices_entry_fields_ignored",
-];
-
 #[test]
 fn malformed_checkpoints_end_every_command_in_an_orderly_way() {
     let cases = read_json("golden-errors/cases.json");
@@ -532,9 +524,6 @@ fn malformed_checkpoints_end_every_command_in_an_orderly_way() {
     assert!(cases.len() > 200);
     for case in cases {
         let name = case["case"].as_str().unwrap();
-        if NOT_AS_LISTED.contains(&name) {
-            continue;
-        }
         let prefix = format!("golden-errors/{name}/m");
         let place = case["where"].as_str().unwrap();
         let or_accepted = case["or_accepted"].as_bool() == Some(true);

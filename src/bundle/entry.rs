@@ -105,24 +105,19 @@ impl Entry {
         let shape = Shape::new(dims.iter().map(|dim| dim.size).collect::<Vec<_>>())
             .map_err(|error| error.with_prefix(format_args!("Invalid tensor shape: {name}; ")))
             .map_err(|error| error.with_code(crate::error::Code::DataLoss))?;
-        let shard_id = u32::try_from(proto.shard_id)
-            .ok()
-            .filter(|&id| id < num_shards);
-        let shard_id = shard_id.ok_or_else(|| {
-            Error::data_loss(format!(
-                "shard does not exist; shard_id={} num_shards={num_shards}",
-                proto.shard_id
-            ))
-        })?;
         let stored = if proto.slices.is_empty() {
-            Stored::Whole(decode_extent(key, &proto, dtype, &shape, shard_id)?)
+            Stored::Whole(decode_extent(key, &proto, dtype, &shape, num_shards)?)
         } else {
             let slices = proto
                 .slices
                 .iter()
                 .map(decode_slice)
                 .collect::<Result<_>>()?;
-            Stored::Slices { slices, shard_id }
+            // The field has no meaning here, whatever it says.
+            Stored::Slices {
+                slices,
+                shard_id: u32::try_from(proto.shard_id).unwrap_or(0),
+            }
         };
         Ok(Self {
             dtype,
@@ -169,12 +164,23 @@ fn decode_extent(
     proto: &BundleEntryProto,
     dtype: DType,
     shape: &Shape,
-    shard_id: u32,
+    num_shards: u32,
 ) -> Result<DataExtent> {
+    let shard_id = u32::try_from(proto.shard_id)
+        .ok()
+        .filter(|&id| id < num_shards);
+    let shard_id = shard_id.ok_or_else(|| {
+        Error::data_loss(format!(
+            "shard does not exist; shard_id={} num_shards={num_shards}",
+            proto.shard_id
+        ))
+    })?;
     let size = proto.size;
-    // A string takes at least the byte of its length, a variant a length and a checksum.
+    // A string takes at least the byte of its length, a variant a length and a checksum; what a handle
+    // takes nobody knows.
     let (expected, exact) = match dtype.size() {
         Some(element_size) => (shape.byte_size(element_size), true),
+        None if dtype == DType::Resource => (Some(0), false),
         None => (Some(shape.num_elements()), false),
     };
     let sound = match (u64::try_from(size), expected) {

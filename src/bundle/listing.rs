@@ -62,9 +62,18 @@ impl<'a> Listing<'a> {
                 }
             };
             if !self.belongs_to_partitioned(&key) {
+                let entry = entry.and_then(|entry| self.check_slices(&key, entry));
                 return Ok(Some((key, entry)));
             }
         }
+    }
+
+    /// The entry again, unless its slices contradict it or each other.
+    fn check_slices(&self, key: &[u8], entry: Entry) -> Result<Entry> {
+        if let Stored::Slices { slices, .. } = &entry.stored {
+            self.lookup.slice_set(key, &entry.shape, slices)?;
+        }
+        Ok(entry)
     }
 
     /// Whether `key` is that of a slice which a partitioned tensor's entry lists.

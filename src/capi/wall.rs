@@ -19,7 +19,17 @@ pub unsafe fn guard(
     error_out: *mut *mut tfckpt_error,
     body: impl FnOnce() -> Result<()>,
 ) -> tfckpt_code {
-    let result = wall(body);
+    let result = wall(|| {
+        #[cfg(feature = "test-panics")]
+        panic_if_asked();
+        body()
+    });
+    // SAFETY: passed on.
+    unsafe { finish(error_out, result) }
+}
+
+/// Turns a result into a code, and gives the error object to the caller.
+unsafe fn finish(error_out: *mut *mut tfckpt_error, result: Result<()>) -> tfckpt_code {
     let (code, error) = match result {
         Ok(()) => (TFCKPT_OK, std::ptr::null_mut()),
         Err(error) => (
@@ -47,27 +57,30 @@ pub unsafe fn guard_handle(
     error_out: *mut *mut tfckpt_error,
     body: impl FnOnce() -> Result<()>,
 ) -> tfckpt_code {
+    let result = wall(|| {
+        if let Some(poison) = poisoned {
+            poison.check()?;
+        }
+        let mut finished = Finished {
+            poison: poisoned,
+            finished: false,
+        };
+        #[cfg(feature = "test-panics")]
+        panic_if_asked();
+        let result = body();
+        finished.finished = true;
+        result
+    });
     // SAFETY: passed on.
-    unsafe {
-        guard(error_out, || {
-            if let Some(poison) = poisoned {
-                poison.check()?;
-            }
-            let mut finished = Finished {
-                poison: poisoned,
-                finished: false,
-            };
-            let result = body();
-            finished.finished = true;
-            result
-        })
-    }
+    unsafe { finish(error_out, result) }
 }
 
 /// Runs a getter, which has no error to return; a panic gives `fallback`.
 pub fn guard_value<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     let mut value = fallback;
     let result = wall(|| {
+        #[cfg(feature = "test-panics")]
+        panic_if_asked();
         value = body();
         Ok(())
     });
@@ -120,11 +133,7 @@ fn wall(body: impl FnOnce() -> Result<()>) -> Result<()> {
         })
     };
     depth(|depth| depth + 1);
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        #[cfg(feature = "test-panics")]
-        panic_if_asked();
-        body()
-    }));
+    let result = catch_unwind(AssertUnwindSafe(body));
     let place = depth(|depth| depth - 1);
     result.unwrap_or_else(|payload| Err(panic_error(payload.as_ref(), &place)))
 }

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{find, previous};
+use super::find::{check_complete, exists};
+use super::previous;
 use crate::error::{Code, Error, Result};
-use crate::state;
+use crate::state::{self, CheckpointState};
 
 /// How the latest checkpoint is found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,11 +35,31 @@ pub struct Latest {
 /// NOT_FOUND without a state file; DATA_LOSS when the checkpoint that it names is incomplete, or the
 /// state file cannot be parsed; INVALID_ARGUMENT for one without a path; PERMISSION_DENIED.
 pub fn latest_checkpoint(dir: &Path, options: LatestOptions<'_>) -> Result<Latest> {
+    let mut state = read_state(dir, options)?;
+    loop {
+        let error = match find(dir, &state, options) {
+            Ok(latest) => return Ok(latest),
+            Err(error) => error,
+        };
+        // What was gone may be so because a save has put something newer in its place.
+        let now = read_state(dir, options)?;
+        if now == state {
+            return Err(error);
+        }
+        state = now;
+    }
+}
+
+fn read_state(dir: &Path, options: LatestOptions<'_>) -> Result<CheckpointState> {
     let file = state::state_file(dir, options.latest_filename);
-    let state = state::get_checkpoint_state(dir, options.latest_filename)?.ok_or_else(|| {
+    state::get_checkpoint_state(dir, options.latest_filename)?.ok_or_else(|| {
         Error::not_found(format!("no checkpoint state file; dir={}", dir.display()))
             .with_file(&file)
-    })?;
+    })
+}
+
+/// The checkpoint that `state` names, or one that stands in for it.
+fn find(dir: &Path, state: &CheckpointState, options: LatestOptions<'_>) -> Result<Latest> {
     let named = match try_path(dir, &state.model_checkpoint_path, options.rebase) {
         Ok(prefix) => {
             return Ok(Latest {
@@ -83,17 +104,17 @@ fn try_path(dir: &Path, path: &str, rebase: bool) -> Result<PathBuf> {
     // An interrupted save may have recorded the copy of what it was overwriting; the prefix itself
     // opens through that copy, or is whole again.
     if let Some(original) = previous::original(recorded)
-        && find::check_complete(original).is_ok()
+        && check_complete(original).is_ok()
     {
         return Ok(original.to_owned());
     }
-    let error = match find::check_complete(recorded) {
+    let error = match check_complete(recorded) {
         Ok(()) => return Ok(recorded.to_owned()),
         Err(error) => error,
     };
     let moved = recorded.file_name().map(|name| dir.join(name));
-    if let Some(moved) = moved.filter(|_| rebase && matches!(find::exists(recorded), Ok(false))) {
-        return match find::check_complete(&moved) {
+    if let Some(moved) = moved.filter(|_| rebase && matches!(exists(recorded), Ok(false))) {
+        return match check_complete(&moved) {
             Ok(()) => Ok(moved),
             Err(error) => Err(incomplete(&moved, error)),
         };

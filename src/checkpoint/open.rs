@@ -6,6 +6,7 @@ use super::layout::Layout;
 use super::previous;
 use crate::bundle::BundleReader;
 use crate::error::{Code, Error, Result};
+use crate::io::dir::look;
 use crate::io::read::ReadFile;
 use crate::naming;
 
@@ -22,13 +23,36 @@ pub fn open(prefix: &Path) -> Result<BundleReader> {
     if prefix.as_os_str().is_empty() {
         return Err(Error::invalid_argument("the prefix is empty"));
     }
-    match BundleReader::open(prefix, previous::original(prefix)) {
-        Err(error) if is_missing_index(&error, prefix) => {}
-        opened => return opened,
+    for _ in 0..ATTEMPTS {
+        match BundleReader::open(prefix, previous::original(prefix)) {
+            Err(error) if is_missing_index(&error, prefix) => {}
+            opened => return opened,
+        }
+        let layout = Layout::v2(&super::v2_data_files);
+        let Some(previous) = previous::newest_complete(prefix, &layout)? else {
+            if look(&naming::index_file(prefix)).is_ok_and(|index| index.is_some()) {
+                // A save that was under way when the index was looked for is complete by now.
+                continue;
+            }
+            return open_folder(prefix);
+        };
+        match BundleReader::open(&previous, Some(prefix)) {
+            // It went when a save was complete.
+            Err(error) if error.code() == Code::NotFound => {}
+            opened => return opened,
+        }
     }
-    if let Some(previous) = previous::newest_complete(prefix, &Layout::v2(&super::v2_data_files))? {
-        return BundleReader::open(&previous, Some(prefix));
-    }
+    Err(
+        Error::aborted("checkpoint was replaced again and again while it was opened")
+            .with_file(prefix),
+    )
+}
+
+/// How often a checkpoint that is replaced meanwhile is looked for.
+const ATTEMPTS: usize = 64;
+
+/// Opens the variables of a SavedModel's folder.
+fn open_folder(prefix: &Path) -> Result<BundleReader> {
     let variables = prefix.join("variables").join("variables");
     if naming::index_file(&variables).exists() {
         return BundleReader::open(&variables, None);

@@ -108,6 +108,12 @@ pub fn restore(
     let bundle = reader.prefix().display().to_string();
     let read = read::execute(call, &bundle, pieces.0, tensors.len(), keep_going)?;
     let mut complete = read.complete;
+    for plan in &strings {
+        // Nothing of it was among the pieces.
+        if let Some(complete) = complete.get_mut(plan.tensor) {
+            *complete = false;
+        }
+    }
     for (index, error) in read.failed {
         let key = tensors.get(index).map_or(&[][..], |tensor| tensor.key);
         failed.entry(index).or_insert_with(|| error.with_key(key));
@@ -231,7 +237,8 @@ impl Planner<'_> {
         planned: &mut Planned<'a>,
     ) -> Result<()> {
         let entry = lookup.entry(tensor.key)?;
-        let spec = check_request(tensor, &entry)?;
+        let spec = check_request(tensor, &entry)
+            .map_err(|error| error.with_file(self.reader.index_file()))?;
         let swap = self.swap_unit(entry.dtype)?;
         let parts = self.locate(tensor.key, &entry, spec.as_ref(), lookup)?;
         match &tensor.data {
@@ -261,6 +268,7 @@ impl Planner<'_> {
                 "Byte-swapping not supported for tensors with dtype {}",
                 dtype as i32
             ))
+            .with_file(self.reader.index_file())
         })
     }
 

@@ -41,6 +41,10 @@ impl Overlap {
     /// The overlap of `source` and `dest`, both given in the full tensor's coordinates, whose
     /// element count fits `i64`. `None` if they share no element.
     pub fn new(source: &Bounds, dest: &Bounds) -> Option<Self> {
+        // Without this, the strides beside a dimension of size 0 could overflow.
+        if source.iter().chain(dest).any(|&(_, length)| length == 0) {
+            return None;
+        }
         let mut outer: Vec<Axis> = Vec::new();
         let (mut source_start, mut dest_start) = (0, 0);
         let (mut source_stride, mut dest_stride) = (1, 1);
@@ -189,6 +193,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn huge_dimensions_beside_an_empty_one_are_no_overlap() {
+        let bounds = vec![(0, 0), (0, 1 << 62), (0, 1 << 62)];
+        assert_eq!(Overlap::new(&bounds, &bounds), None);
     }
 
     #[test]

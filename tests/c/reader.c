@@ -266,10 +266,7 @@ static void view(const char *dir)
     CHECK_FAILS(tfckpt_reader_view(reader, "text", 4, 0, &view, &error), TFCKPT_FAILED_PRECONDITION, error, "");
     CHECK_FAILS(tfckpt_reader_view(reader, "none", 4, 0, &view, &error), TFCKPT_NOT_FOUND, error,
                 "Key none not found in checkpoint");
-<<<<<<< HEAD
-=======
     /* A flag of a later version. */
->>>>>>> e4894fd (Run the C tests and the demo against the library)
     CHECK_FAILS(tfckpt_reader_view(reader, "values", 6, 1u << 31, &view, &error), TFCKPT_UNIMPLEMENTED, error, "");
     tfckpt_reader_free(reader);
 

@@ -15,6 +15,7 @@ fi
 source_dir=$(cd "$(dirname "$0")" && pwd)
 include_dir=$(cd "$1" && pwd)
 lib_dir=$(cd "$2" && pwd)
+rm -rf "$3/scratch" # what failed programs left behind
 mkdir -p "$3/scratch" "$3/lib"
 build_dir=$(cd "$3" && pwd)
 # Programs look for the library by its SONAME, which `make install` gives it and the build folder does not.

@@ -7,6 +7,7 @@ use std::ptr::{null, null_mut};
 
 use tfckpt::Call;
 use tfckpt::capi::context::{tfckpt_context_free, tfckpt_context_new};
+use tfckpt::capi::entry::*;
 use tfckpt::capi::error::{
     tfckpt_code, tfckpt_code_name, tfckpt_error, tfckpt_error_code, tfckpt_error_free,
     tfckpt_error_message,
@@ -20,6 +21,7 @@ use tfckpt::capi::tensor::{tfckpt_tensor, tfckpt_tensor_init};
 use tfckpt::capi::tfckpt_test_panic;
 use tfckpt::capi::verify::tfckpt_reader_verify;
 use tfckpt::capi::version::{tfckpt_version, tfckpt_version_string};
+use tfckpt::capi::view::*;
 
 use super::support::{Item, alone, context, quick, save, temp_dir};
 
