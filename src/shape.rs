@@ -4,12 +4,14 @@
 
 use std::fmt;
 
+use smallvec::SmallVec;
+
 use crate::error::{Error, Result};
 
 /// Sizes of a tensor's dimensions, row-major: the last one varies fastest. The element count is
 /// known to fit `i64`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
-pub struct Shape(Vec<i64>);
+pub struct Shape(SmallVec<[i64; 4]>);
 
 impl Shape {
     /// The most dimensions a tensor can have, TensorFlow's limit.
@@ -21,8 +23,8 @@ impl Shape {
     ///
     /// INVALID_ARGUMENT for a negative dimension, more than [`MAX_RANK`](Self::MAX_RANK) dimensions, or a product
     /// beyond `i64`.
-    pub fn new(dims: impl Into<Vec<i64>>) -> Result<Self> {
-        let shape = Self(dims.into());
+    pub fn new(dims: impl AsRef<[i64]>) -> Result<Self> {
+        let shape = Self(SmallVec::from_slice(dims.as_ref()));
         if shape.0.len() > Self::MAX_RANK {
             let rank = shape.0.len();
             return Err(Error::invalid_argument(format!(

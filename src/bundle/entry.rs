@@ -3,6 +3,7 @@
 use std::fmt;
 
 use prost::Message;
+use smallvec::SmallVec;
 
 use crate::checksum;
 use crate::dtype::DType;
@@ -102,9 +103,13 @@ impl Entry {
         let dtype = DType::from_number(proto.dtype)
             .ok_or_else(|| Error::data_loss(format!("unknown data type; dtype={}", proto.dtype)))?;
         let dims = proto.shape.as_ref().map_or(&[][..], |shape| &shape.dim);
-        let shape = Shape::new(dims.iter().map(|dim| dim.size).collect::<Vec<_>>())
-            .map_err(|error| error.with_prefix(format_args!("Invalid tensor shape: {name}; ")))
-            .map_err(|error| error.with_code(crate::error::Code::DataLoss))?;
+        let shape = Shape::new(
+            dims.iter()
+                .map(|dim| dim.size)
+                .collect::<SmallVec<[i64; 4]>>(),
+        )
+        .map_err(|error| error.with_prefix(format_args!("Invalid tensor shape: {name}; ")))
+        .map_err(|error| error.with_code(crate::error::Code::DataLoss))?;
         let stored = if proto.slices.is_empty() {
             Stored::Whole(decode_extent(key, &proto, dtype, &shape, num_shards)?)
         } else {
@@ -126,8 +131,9 @@ impl Entry {
         })
     }
 
-    /// The value to store, equal to what TensorFlow's protobuf writes.
-    pub fn encode(&self) -> Vec<u8> {
+    /// Replaces the contents of `value` by the value to store, equal to what TensorFlow's protobuf
+    /// writes.
+    pub fn encode(&self, value: &mut Vec<u8>) {
         let dims = self.shape.dims().iter();
         let shape = TensorShapeProto {
             dim: dims
@@ -155,7 +161,9 @@ impl Entry {
                 proto.slices = slices.iter().map(encode_slice).collect();
             }
         }
-        proto.encode_to_vec()
+        value.clear();
+        value.reserve(proto.encoded_len());
+        proto.encode_raw(value);
     }
 }
 
@@ -271,7 +279,9 @@ mod tests {
         ] {
             let bytes = hex(bytes);
             let entry = Entry::decode(b"k", &bytes, 1).unwrap();
-            assert_eq!(entry.encode(), bytes);
+            let mut encoded = Vec::new();
+            entry.encode(&mut encoded);
+            assert_eq!(encoded, bytes);
         }
     }
 

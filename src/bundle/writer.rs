@@ -122,12 +122,14 @@ impl BundleWriter {
     pub fn finish<W: Write>(self, num_shards: u32, sink: W) -> Result<W> {
         let mut table = TableBuilder::new(sink);
         table.add(b"", &Header::encode(num_shards)?)?;
+        let mut value = Vec::new();
         for (key, entry) in self
             .order
             .iter()
             .filter_map(|&index| self.entries.get(index))
         {
-            table.add(key, &entry.encode())?;
+            entry.encode(&mut value);
+            table.add(key, &value)?;
         }
         table.finish()
     }
