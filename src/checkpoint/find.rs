@@ -19,6 +19,14 @@ pub fn exists(prefix: &Path) -> Result<bool> {
     if prefix.as_os_str().is_empty() {
         return Ok(false);
     }
+    let found = previous::find_steadily(prefix, || {
+        let found = exists_now(prefix)?;
+        Ok(found.then_some(()))
+    });
+    Ok(found?.is_some())
+}
+
+fn exists_now(prefix: &Path) -> Result<bool> {
     if look(&naming::index_file(prefix))?.is_some() {
         return Ok(true);
     }

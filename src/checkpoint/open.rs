@@ -6,7 +6,6 @@ use super::layout::Layout;
 use super::previous;
 use crate::bundle::BundleReader;
 use crate::error::{Code, Error, Result};
-use crate::io::dir::look;
 use crate::io::read::ReadFile;
 use crate::naming;
 
@@ -23,33 +22,28 @@ pub fn open(prefix: &Path) -> Result<BundleReader> {
     if prefix.as_os_str().is_empty() {
         return Err(Error::invalid_argument("the prefix is empty"));
     }
-    for _ in 0..ATTEMPTS {
-        match BundleReader::open(prefix, previous::original(prefix)) {
-            Err(error) if is_missing_index(&error, prefix) => {}
-            opened => return opened,
-        }
-        let layout = Layout::v2(&super::v2_data_files);
-        let Some(previous) = previous::newest_complete(prefix, &layout)? else {
-            if look(&naming::index_file(prefix)).is_ok_and(|index| index.is_some()) {
-                // A save that was under way when the index was looked for is complete by now.
-                continue;
-            }
-            return open_folder(prefix);
-        };
-        match BundleReader::open(&previous, Some(prefix)) {
-            // It went when a save was complete.
-            Err(error) if error.code() == Code::NotFound => {}
-            opened => return opened,
-        }
+    match previous::find_steadily(prefix, || open_literal(prefix))? {
+        Some(reader) => Ok(reader),
+        None => open_folder(prefix),
     }
-    Err(
-        Error::aborted("checkpoint was replaced again and again while it was opened")
-            .with_file(prefix),
-    )
 }
 
-/// How often a checkpoint that is replaced meanwhile is looked for.
-const ATTEMPTS: usize = 64;
+/// Opens the index of `prefix` or, without one, its newest `.prev`; `None` if neither is there.
+fn open_literal(prefix: &Path) -> Result<Option<BundleReader>> {
+    match BundleReader::open(prefix, previous::original(prefix)) {
+        Err(error) if is_missing_index(&error, prefix) => {}
+        opened => return opened.map(Some),
+    }
+    let layout = Layout::v2(&super::v2_data_files);
+    let Some(previous) = previous::newest_complete(prefix, &layout)? else {
+        return Ok(None);
+    };
+    match BundleReader::open(&previous, Some(prefix)) {
+        // It went when a save was complete.
+        Err(error) if error.code() == Code::NotFound => Ok(None),
+        opened => opened.map(Some),
+    }
+}
 
 /// Opens the variables of a SavedModel's folder.
 fn open_folder(prefix: &Path) -> Result<BundleReader> {

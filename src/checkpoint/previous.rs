@@ -101,6 +101,36 @@ pub fn newest_complete(prefix: &Path, layout: &Layout<'_>) -> Result<Option<Path
     Ok(None)
 }
 
+/// Looks for what PREFIX means by calling `find`, until it finds something or there is nothing.
+///
+/// A save that overwrites PREFIX at the same time always leaves something to find, but never in one
+/// place: the index may go after the `.prev` was looked for and come back before. So what was not found
+/// is looked for again while no save publishes in the folder, or, if one does all the time, often.
+///
+/// # Errors
+///
+/// Those of `find`.
+pub fn find_steadily<T>(
+    prefix: &Path,
+    mut find: impl FnMut() -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    for attempt in 0..ATTEMPTS {
+        let alone = if attempt > 0 {
+            DirLock::try_share(&folder(prefix))
+        } else {
+            None
+        };
+        let found = find()?;
+        if found.is_some() || alone.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// How often something is looked for while saves publish.
+const ATTEMPTS: usize = 64;
+
 /// Removes every `PREFIX.prev-<id>` that a crash left. For a caller that is about to remove PREFIX
 /// itself: with PREFIX's commit file gone, a `.prev` would take its place.
 ///

@@ -199,6 +199,21 @@ impl DirLock {
     }
 }
 
+impl DirLock {
+    /// Keeps saves from publishing in `dir` while it lives, without waiting: `None` while one is. Any
+    /// number may share this.
+    pub fn try_share(dir: &Path) -> Option<Self> {
+        let Ok(file) = File::open(dir) else {
+            return Some(Self(None));
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Some(Self(Some(file))),
+            Err(TryLockError::Error(_)) => Some(Self(None)),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
 impl Drop for DirLock {
     fn drop(&mut self) {
         // Closing is not enough: a child forked meanwhile shares the lock through its copy of the
