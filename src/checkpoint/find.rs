@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::layout::Layout;
+use super::v1_files::v1_files;
 use super::{open, previous};
 use crate::error::{Code, Error, Result};
 use crate::io::dir::look;
@@ -35,8 +36,8 @@ fn exists_now(prefix: &Path) -> Result<bool> {
             let variables = prefix.join("variables").join("variables");
             Ok(look(&naming::index_file(&variables))?.is_some())
         }
-        Some(_) => Ok(true),
-        None => {
+        _ if !v1_files(prefix)?.is_empty() => Ok(true),
+        _ => {
             let layout = Layout::v2(&super::v2_data_files);
             Ok(previous::newest_complete(prefix, &layout)?.is_some())
         }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::layout::Layout;
+use super::v1_files::v1_files;
 use super::{find, previous};
 use crate::error::Result;
 use crate::io::dir::{list, look, remove, sync_dir};
@@ -66,15 +67,17 @@ pub fn update_checkpoint_state(
 pub fn get_checkpoint_mtimes(prefixes: &[PathBuf]) -> Result<Vec<f64>> {
     let mut times = Vec::with_capacity(prefixes.len());
     for prefix in prefixes {
-        for path in [naming::index_file(prefix), prefix.clone()] {
-            if look(&path)?.is_some() {
-                let (_, modified) = stat(&path)?;
-                let since = modified
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or(Duration::ZERO);
-                times.push(Duration::from_secs(since.as_secs()).as_secs_f64());
-                break;
-            }
+        let index = naming::index_file(prefix);
+        let file = match look(&index)? {
+            Some(_) => Some(index),
+            None => v1_files(prefix)?.into_iter().next(),
+        };
+        if let Some(file) = file {
+            let (_, modified) = stat(&file)?;
+            let since = modified
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or(Duration::ZERO);
+            times.push(Duration::from_secs(since.as_secs()).as_secs_f64());
         }
     }
     Ok(times)
@@ -126,7 +129,9 @@ pub fn remove_checkpoint(prefix: &Path, options: &RemoveOptions<'_>) -> Result<(
     ))?;
     match options.format {
         Format::V1 => {
-            remove(prefix)?;
+            for path in v1_files(prefix)? {
+                remove(&path)?;
+            }
         }
         Format::V2 => {
             remove(&naming::index_file(prefix))?;

@@ -19,6 +19,7 @@ mod restore_strings;
 mod save;
 mod tensor;
 mod update;
+mod v1_files;
 mod verify;
 mod view;
 
