@@ -97,7 +97,7 @@ pub unsafe extern "C" fn tfckpt_reader_entries(
 /// # Errors
 ///
 /// DATA_LOSS, once and at the end, when part of the index is damaged: all sound entries have been
-/// delivered then.
+/// delivered then, and *entry_out is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_entries_next(
     entries: *mut tfckpt_entries,
@@ -111,6 +111,7 @@ pub unsafe extern "C" fn tfckpt_entries_next(
             let entries = required_mut(entries, "entries")?;
             check_out(entry_out, "entry_out")?;
             entries.current = None;
+            put(entry_out, std::ptr::null());
             let next = entries.entries.next()?;
             entries.current = next.map(|(key, info)| tfckpt_entry::new(key, info));
             let current = entries.current.as_ref();

@@ -1,9 +1,10 @@
 //! Progress
 //!
 //! A call reports to its progress callback on the calling thread: when it begins, at least every 100 ms
-//! while bytes move, and for the last time before anything becomes visible. A callback that returns
-//! anything but 0 cancels the call, which then returns TFCKPT_CANCELLED and leaves nothing behind.
-//! Callbacks must not unwind or longjmp, and must not use the handles that the call works on.
+//! while bytes of numeric tensors move, and between the steps of publishing a save. A callback that
+//! returns anything but 0 cancels the call, which then returns TFCKPT_CANCELLED; a save withdraws what it
+//! has published by then. Callbacks must not unwind or longjmp, and must not use the handles that the
+//! call works on, its context included.
 
 use std::ffi::c_void;
 

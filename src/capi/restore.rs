@@ -15,7 +15,7 @@ use super::context::{context_or_new, tfckpt_context};
 use super::error::{TFCKPT_ABORTED, TFCKPT_OK, tfckpt_code, tfckpt_error};
 use super::handle::{Sized, array_mut, init_struct, path, read_struct};
 use super::progress::{tfckpt_progress_fn, to_progress};
-use super::stats::{put_stats, tfckpt_stats};
+use super::stats::{clear_stats, put_stats, tfckpt_stats};
 use super::tensor::{read_tensors, tfckpt_tensor};
 use super::wall::guard;
 use crate::{Call, Context, Error, Reader, RestoreTensor, Result, StringTensor, Verify};
@@ -114,6 +114,17 @@ impl Request<'_> {
         options: &tfckpt_restore_options,
         codes_out: *mut tfckpt_code,
     ) -> Result<Self> {
+        let mut codes = None;
+        if !codes_out.is_null() {
+            // SAFETY: the caller's promise.
+            let array = unsafe { array_mut(codes_out, num_tensors, "codes_out") }?;
+            array.iter_mut().for_each(|code| {
+                code.write(TFCKPT_ABORTED);
+            });
+            codes = Some(array);
+        }
+        // SAFETY: as above.
+        unsafe { clear_stats(options.stats) }?;
         let verify = match options.verify {
             TFCKPT_VERIFY_FULL => Verify::Full,
             TFCKPT_VERIFY_FETCHED => Verify::Fetched,
@@ -124,17 +135,9 @@ impl Request<'_> {
                 )));
             }
         };
-        // SAFETY: the caller's promise, for both.
+        // SAFETY: as above.
         let tensors = unsafe { read_tensors(tensors, num_tensors) }?;
-        let mut codes = None;
-        if !codes_out.is_null() {
-            // SAFETY: as above.
-            let array = unsafe { array_mut(codes_out, num_tensors, "codes_out") }?;
-            array.iter_mut().for_each(|code| {
-                code.write(TFCKPT_ABORTED);
-            });
-            codes = Some(array);
-        }
+        refuse_overlaps(&tensors)?;
         Ok(Self {
             tensors,
             verify,
@@ -198,12 +201,17 @@ impl Request<'_> {
             }
         }
         let mut first = outcome.ended.map(|error| error.reindexed(&indices));
+        // Without codes nobody could tell which strings were set by a call that failed.
+        let hand_out = keep_going
+            || (first.is_none() && results.iter().all(|result| matches!(result, Some(Ok(())))));
         let mut codes = codes.map(|codes| codes.iter_mut());
         for ((tensor, strings), result) in tensors.iter().zip(strings).zip(results) {
             let code = match result {
                 Some(Ok(())) => {
-                    // SAFETY: a tensor of strings that was restored passed `describe_restore`.
-                    unsafe { tensor.put_strings(strings) };
+                    if hand_out {
+                        // SAFETY: a tensor of strings that was restored passed `describe_restore`.
+                        unsafe { tensor.put_strings(strings) };
+                    }
                     TFCKPT_OK
                 }
                 Some(Err(error)) => {
@@ -219,4 +227,35 @@ impl Request<'_> {
         }
         first.map_or(Ok(()), Err)
     }
+}
+
+/// Where a tensor of strings puts its pointer must be nobody else's memory. Overlaps of other tensors
+/// are found by the restore itself.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT naming the tensor.
+fn refuse_overlaps(tensors: &[tfckpt_tensor]) -> Result<()> {
+    if !tensors.iter().any(tfckpt_tensor::is_string) {
+        return Ok(());
+    }
+    let mut ranges: Vec<(usize, usize, usize)> = tensors
+        .iter()
+        .enumerate()
+        .filter(|(_, tensor)| tensor.size > 0)
+        .map(|(index, tensor)| (tensor.data.addr(), tensor.size, index))
+        .collect();
+    ranges.sort_unstable();
+    let clash = ranges.windows(2).find_map(|pair| match pair {
+        [(first, size, a), (second, _, b)] if second - first < *size => {
+            Some((*a.min(b), *a.max(b)))
+        }
+        _ => None,
+    });
+    clash.map_or(Ok(()), |(first, second)| {
+        Err(Error::invalid_argument(format!(
+            "destinations overlap; tensors={first} and {second}"
+        ))
+        .with_tensor_index(second))
+    })
 }

@@ -10,7 +10,7 @@ use super::context::{context_or_new, tfckpt_context};
 use super::error::{tfckpt_code, tfckpt_error};
 use super::handle::{Sized, borrow, c_path, init_struct, path, put, read_struct};
 use super::progress::{tfckpt_progress_fn, to_progress};
-use super::stats::{put_stats, tfckpt_stats};
+use super::stats::{clear_stats, put_stats, tfckpt_stats};
 use super::tensor::{read_tensors, tfckpt_tensor};
 use super::wall::guard;
 use crate::{Call, Error, Result, SaveOptions, SaveTensor};
@@ -88,6 +88,7 @@ pub unsafe extern "C" fn tfckpt_save(
         guard(error_out, || {
             let prefix = path(prefix, "prefix")?;
             let options = read_struct(options)?;
+            clear_stats(options.stats)?;
             let tensors = read_tensors(tensors, num_tensors)?;
             let to_save = |(index, tensor): (usize, &tfckpt_tensor)| {
                 tensor

@@ -48,6 +48,20 @@ pub unsafe extern "C" fn tfckpt_stats_init(
     unsafe { guard(std::ptr::null_mut(), || init_struct(stats, struct_size)) }
 }
 
+/// Clears the caller's struct, if there is one, before anything else is done.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT if its size is not set.
+///
+/// # Safety
+///
+/// As [`put_stats`].
+pub(super) unsafe fn clear_stats(out: *mut tfckpt_stats) -> Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe { put_stats(out, &Stats::default()) }
+}
+
 /// Fills the caller's struct, if there is one.
 ///
 /// # Errors

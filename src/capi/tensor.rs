@@ -155,17 +155,20 @@ pub(super) unsafe fn read_tensors(
         .try_reserve_exact(num)
         .map_err(|_| too_many())?;
     for index in 0..num {
-        // SAFETY: inside the array, by the caller's promise.
-        let description = unsafe { read_struct(tensors.byte_add(index * stride)) };
-        let description = description.map_err(|error| error.with_tensor_index(index))?;
-        if description.struct_size != stride {
-            return Err(Error::invalid_argument(format!(
-                "tensors of one array differ in struct_size; struct_size={} first={stride}",
-                description.struct_size
-            ))
-            .with_tensor_index(index));
-        }
-        descriptions.push(description);
+        let place = |error: Error| error.with_tensor_index(index);
+        // SAFETY: inside the array, by the caller's promise; the size is compared before anything
+        // behind the first one's size is looked at.
+        let description = unsafe {
+            let element = tensors.byte_add(index * stride);
+            let size = struct_size(element).map_err(place)?;
+            if size != stride {
+                return Err(place(Error::invalid_argument(format!(
+                    "tensors of one array differ in struct_size; struct_size={size} first={stride}"
+                ))));
+            }
+            read_struct(element)
+        };
+        descriptions.push(description.map_err(place)?);
     }
     Ok(descriptions)
 }
@@ -349,13 +352,18 @@ impl tfckpt_tensor {
         }
     }
 
+    /// Whether it is a tensor of strings.
+    pub(super) fn is_string(&self) -> bool {
+        self.dtype == DType::String as i32
+    }
+
     /// Hands restored strings to the caller.
     ///
     /// # Safety
     ///
     /// `data` must be as `describe_restore` has checked it.
     pub(super) unsafe fn put_strings(&self, strings: StringTensor) {
-        if self.dtype == DType::String as i32 {
+        if self.is_string() {
             let out: *mut *mut tfckpt_strings = self.data.cast();
             // SAFETY: the caller's promise.
             unsafe { put(out, into_handle(tfckpt_strings(strings))) };

@@ -9,7 +9,7 @@ use super::error::{tfckpt_code, tfckpt_error};
 use super::handle::{Sized, borrow, init_struct, put, read_struct, required};
 use super::progress::{tfckpt_progress_fn, to_progress};
 use super::reader::tfckpt_reader;
-use super::stats::{put_stats, tfckpt_stats};
+use super::stats::{clear_stats, put_stats, tfckpt_stats};
 use super::wall::{guard, guard_handle};
 use crate::{Call, Error};
 
@@ -69,6 +69,7 @@ pub unsafe extern "C" fn tfckpt_reader_verify(
         guard_handle(handle.map(|reader| &reader.poison), error_out, || {
             let reader = required(reader, "reader")?;
             let options: tfckpt_verify_options = read_struct(options)?;
+            clear_stats(options.stats)?;
             let context = reader.context_for(options.context)?;
             let mut call = Call::new(&context);
             call.progress = to_progress(options.progress, options.user_data);

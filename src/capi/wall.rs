@@ -1,7 +1,7 @@
 //! Where errors and panics of Rust end: every function of the header runs its body in here.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
@@ -117,25 +117,36 @@ impl Drop for Finished<'_> {
 }
 
 thread_local! {
-    /// Where the panic on this thread happened, while it is inside the wall.
-    static PANIC: RefCell<Option<(u32, String)>> = const { RefCell::new(None) };
+    // Neither has a destructor, so that both can be used while a thread or the process ends: a handle
+    // may be freed by `atexit` or by the destructor of a thread's own data.
+    /// How many walls this thread is inside of.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// Where the last panic inside a wall happened: a leaked string, taken by the wall.
+    static PLACE: Cell<*mut String> = const { Cell::new(std::ptr::null_mut()) };
 }
 
 /// No panic passes; its text and place become an INTERNAL error.
 fn wall(body: impl FnOnce() -> Result<()>) -> Result<()> {
     keep_panics_quiet();
-    let depth = |change: fn(u32) -> u32| {
-        PANIC.with_borrow_mut(|state| {
-            let (depth, place) = state.take().unwrap_or_default();
-            let depth = change(depth);
-            *state = (depth > 0).then_some((depth, place.clone()));
-            place
-        })
-    };
-    depth(|depth| depth + 1);
+    DEPTH.set(DEPTH.get() + 1);
     let result = catch_unwind(AssertUnwindSafe(body));
-    let place = depth(|depth| depth - 1);
-    result.unwrap_or_else(|payload| Err(panic_error(payload.as_ref(), &place)))
+    DEPTH.set(DEPTH.get() - 1);
+    result.unwrap_or_else(|payload| Err(panic_error(payload.as_ref(), &take_place())))
+}
+
+/// Leaves the place of a panic for the wall around it.
+fn leave_place(place: String) {
+    drop(take_place());
+    PLACE.set(Box::into_raw(Box::new(place)));
+}
+
+fn take_place() -> String {
+    let place = PLACE.replace(std::ptr::null_mut());
+    if place.is_null() {
+        return String::new();
+    }
+    // SAFETY: leaked by `leave_place` on this thread, and taken once.
+    *unsafe { Box::from_raw(place) }
 }
 
 fn panic_error(payload: &(dyn Any + Send), place: &str) -> Error {
@@ -155,14 +166,11 @@ fn keep_panics_quiet() {
     ONCE.call_once(|| {
         let others = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let place = info.location().map(ToString::to_string).unwrap_or_default();
-            let inside = PANIC.with_borrow_mut(|state| match state {
-                Some((_, last)) => {
-                    *last = place;
-                    true
-                }
-                None => std::thread::current().name() == Some("tfckpt"),
-            });
+            let inside = DEPTH.get() > 0;
+            if inside {
+                leave_place(info.location().map(ToString::to_string).unwrap_or_default());
+            }
+            let inside = inside || std::thread::current().name() == Some("tfckpt");
             if !inside {
                 others(info);
             }

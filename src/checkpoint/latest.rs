@@ -90,10 +90,14 @@ fn find(dir: &Path, state: &CheckpointState, options: LatestOptions<'_>) -> Resu
 /// The prefix to use for a recorded path, which must be complete.
 fn try_path(dir: &Path, path: &str, rebase: bool) -> Result<PathBuf> {
     let incomplete = |prefix: &Path, error: Error| {
-        let code = if error.code() == Code::PermissionDenied {
-            error.code()
-        } else {
-            Code::DataLoss
+        // What says nothing about the files, such as too few descriptors, must not look like a loss.
+        let code = match error.code() {
+            Code::NotFound
+            | Code::OutOfRange
+            | Code::FailedPrecondition
+            | Code::InvalidArgument
+            | Code::Unimplemented => Code::DataLoss,
+            other => other,
         };
         error.with_code(code).with_prefix(format_args!(
             "latest checkpoint is incomplete; prefix={}: ",

@@ -98,8 +98,10 @@ pub fn restore(
         return Ok(outcome(tensors, failed, &[], Some(error)));
     }
 
-    let bytes: u64 = pieces.0.iter().map(|piece| piece.extent.size).sum();
-    let bytes = bytes + strings.iter().map(StringPlan::size).sum::<u64>();
+    let sizes = pieces.0.iter().map(|piece| piece.extent.size);
+    let bytes = sizes
+        .chain(strings.iter().map(StringPlan::size))
+        .fold(0, u64::saturating_add);
     call.stats.num_tensors = tensors.len() as u64;
     call.stats.bytes += tensors.iter().map(memory_size).sum::<u64>();
     if let Err(error) = call.progress.start(bytes, tensors.len() as u64) {
@@ -317,6 +319,7 @@ impl Planner<'_> {
                 parts
             }
         };
+        refuse_shared_bytes(&parts).map_err(|error| error.with_file(self.reader.index_file()))?;
         for part in &parts {
             self.reader.locate(&part.extent)?;
         }
@@ -384,4 +387,21 @@ fn check_request(tensor: &RestoreTensor<'_>, entry: &Entry) -> Result<Option<Sha
         )));
     }
     Ok(spec)
+}
+
+/// Slices of one tensor have bytes of their own. An index that lets many point at the same ones could
+/// ask for any amount of memory with a small file.
+fn refuse_shared_bytes(parts: &[Part]) -> Result<()> {
+    let mut extents: Vec<_> = parts.iter().map(|part| part.extent).collect();
+    extents.retain(|extent| extent.size > 0);
+    extents.sort_unstable_by_key(|extent| (extent.shard_id, extent.offset));
+    let shared = extents.windows(2).any(|pair| match pair {
+        [a, b] => a.shard_id == b.shard_id && b.offset < a.offset + a.size,
+        _ => false,
+    });
+    if shared {
+        Err(Error::data_loss("slices of one tensor share bytes"))
+    } else {
+        Ok(())
+    }
 }

@@ -29,7 +29,9 @@ pub(super) struct StringPlan {
 impl StringPlan {
     /// Bytes to read.
     pub fn size(&self) -> u64 {
-        self.parts.iter().map(|part| part.extent.size).sum()
+        self.parts
+            .iter()
+            .fold(0, |size, part| part.extent.size.saturating_add(size))
     }
 
     /// Reads the elements, in the order of the request.

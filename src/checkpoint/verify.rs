@@ -91,8 +91,13 @@ impl Batch<'_> {
         lookup: &mut Lookup<'_>,
         call: &mut Call<'_>,
     ) -> Result<()> {
-        for (extent, num_elements) in extents(key, entry, lookup)? {
-            let file = self.reader.locate(&extent)?;
+        // All are located before any is taken into the batch under this tensor's number.
+        let extents = extents(key, entry, lookup)?;
+        let files: Vec<_> = extents
+            .iter()
+            .map(|(extent, _)| self.reader.locate(extent))
+            .collect::<Result<_>>()?;
+        for ((extent, num_elements), file) in extents.into_iter().zip(files) {
             if entry.dtype.size().is_some() {
                 self.pieces.push(Piece {
                     tensor: self.tensors.len(),

@@ -83,7 +83,9 @@ pub fn execute(
     num_tensors: usize,
     keep_going: bool,
 ) -> Result<Outcome> {
-    let total: u64 = pieces.iter().map(|piece| piece.extent.size).sum();
+    let total = pieces
+        .iter()
+        .fold(0u64, |total, piece| total.saturating_add(piece.extent.size));
     let threads = call
         .context
         .num_threads()
@@ -165,14 +167,20 @@ impl<'a> ReadRun<'_, 'a> {
             }),
             Some(&Item::Block { piece, start, len }) => {
                 self.attempt(piece, shared, |piece, parts| {
-                    let bytes = self.read(piece, start, len, buffer)?;
-                    deliver(piece, bytes, start)?;
-                    add(&shared.counters.bytes, len);
-                    let crc = if piece.check {
-                        checksum::crc32c(bytes)
-                    } else {
-                        0
-                    };
+                    let mut crc = Crc32c::new();
+                    let mut done = 0;
+                    while done < len {
+                        shared.check()?;
+                        let chunk = (buffer.capacity() as u64).min(len - done);
+                        let bytes = self.read(piece, start + done, chunk, buffer)?;
+                        deliver(piece, bytes, start + done)?;
+                        if piece.check {
+                            crc.update(bytes);
+                        }
+                        add(&shared.counters.bytes, chunk);
+                        done += chunk;
+                    }
+                    let crc = crc.value();
                     self.finish_part(piece, parts, start, crc)
                 })
             }

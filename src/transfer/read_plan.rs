@@ -93,7 +93,11 @@ pub fn plan(mut pieces: Vec<Piece<'_>>, buffer: usize) -> ReadPlan<'_> {
         } else {
             let direct = matches!(piece.target, Target::Direct(_));
             // Through a buffer, an item is what fits into it.
-            let len = if direct { ITEM as u64 } else { buffer };
+            let len = if direct {
+                ITEM as u64
+            } else {
+                block_len(size, buffer)
+            };
             let starts = || (0..size.div_ceil(len)).map(|part| part * len);
             if piece.check {
                 let crcs: Vec<AtomicU32> = starts().map(|_| AtomicU32::new(0)).collect();
@@ -156,6 +160,13 @@ pub fn items_per_tensor(plan: &ReadPlan<'_>, num_tensors: usize) -> Vec<AtomicU3
         }
     }
     counts
+}
+
+/// Bytes of a piece that one item reads through a buffer: what fits into it, or a multiple when a file
+/// says that the piece is enormous, so that the number of items stays within reason.
+fn block_len(size: u64, buffer: u64) -> u64 {
+    const MOST_ITEMS: u64 = 1 << 14;
+    buffer.saturating_mul(size.div_ceil(buffer.saturating_mul(MOST_ITEMS)).max(1))
 }
 
 /// Items for the runs of one piece: long runs go straight to the destination, short neighbours share a
