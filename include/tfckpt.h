@@ -291,10 +291,10 @@ void tfckpt_strings_free(tfckpt_strings *strings);
  * =================================================================================================
  *
  * A call reports to its progress callback on the calling thread: when it begins, at least every 100
- * ms while bytes move, and for the last time before anything becomes visible. A callback that
- * returns anything but 0 cancels the call, which then returns TFCKPT_CANCELLED and leaves nothing
- * behind. Callbacks must not unwind or longjmp, and must not use the handles that the call works
- * on.
+ * ms while bytes of numeric tensors move, and between the steps of publishing a save. A callback
+ * that returns anything but 0 cancels the call, which then returns TFCKPT_CANCELLED; a save
+ * withdraws what it has published by then. Callbacks must not unwind or longjmp, and must not use
+ * the handles that the call works on, its context included.
  */
 
 /** How far a call is. */
@@ -600,7 +600,7 @@ tfckpt_reader_entries(const tfckpt_reader *reader, tfckpt_entries **entries_out,
  * entry that is damaged is delivered with its code, see tfckpt_entry_code.
  *
  * Errors: DATA_LOSS, once and at the end, when part of the index is damaged: all sound entries have
- * been delivered then.
+ * been delivered then, and *entry_out is NULL.
  */
 TFCKPT_MUST_USE tfckpt_code
 tfckpt_entries_next(tfckpt_entries *entries, const tfckpt_entry **entry_out,

@@ -180,13 +180,17 @@ unsafe fn c_str<'a>(pointer: *const c_char) -> Option<&'a [u8]> {
     (!pointer.is_null()).then(|| unsafe { CStr::from_ptr(pointer) }.to_bytes())
 }
 
-/// A copy for C: what follows a NUL inside is lost, which no path or message has.
+/// A copy for C. A NUL inside, which keys may have and paths have not, is shown as `\0`.
 pub fn c_string(bytes: impl Into<Vec<u8>>) -> CString {
     CString::new(bytes).unwrap_or_else(|error| {
-        let end = error.nul_position();
-        let mut bytes = error.into_vec();
-        bytes.truncate(end);
-        CString::new(bytes).unwrap_or_default()
+        let mut shown = Vec::new();
+        for byte in error.into_vec() {
+            match byte {
+                0 => shown.extend(b"\\0"),
+                byte => shown.push(byte),
+            }
+        }
+        CString::new(shown).unwrap_or_default()
     })
 }
 

@@ -15,7 +15,7 @@ use super::tensor::{SaveData, SaveTensor};
 use super::update;
 use crate::bundle::{BundleWriter, StringsToSave};
 use crate::error::{Error, Result};
-use crate::io::dir::create_parent;
+use crate::io::dir::{create_parent, remove_parent};
 use crate::io::write::TempFile;
 use crate::naming;
 use crate::state;
@@ -87,43 +87,50 @@ fn save_numbered(
     let layout = Layout::new(&writes, alignment)?;
     let num_shards = u32::try_from(layout.shard_sizes.len()).unwrap_or(u32::MAX);
 
-    create_parent(&prefix, !options.no_sync)?;
-    let mut files = Vec::with_capacity(layout.shard_sizes.len());
-    for (shard_id, &size) in (0..num_shards).zip(&layout.shard_sizes) {
-        let file = TempFile::create(&naming::data_file(&prefix, shard_id, num_shards))?;
-        file.reserve(size)?;
-        files.push(file);
-    }
-    call.stats.num_tensors = tensors.len() as u64;
-    call.stats.bytes += layout.places.iter().map(|&(_, size)| size).sum::<u64>();
-    call.progress
-        .start(layout.shard_sizes.iter().sum(), tensors.len() as u64)?;
-    let crcs = write::execute(call, &writes, &layout, &files).map_err(|error| {
-        let key = error
-            .tensor_index()
-            .and_then(|index| tensors.get(index))
-            .map(|tensor| tensor.key);
-        if let Some(key) = key {
-            error.with_key(key)
-        } else {
-            error
+    let made_folder = create_parent(&prefix, !options.no_sync)?;
+    let write = || -> Result<()> {
+        let mut files = Vec::with_capacity(layout.shard_sizes.len());
+        for (shard_id, &size) in (0..num_shards).zip(&layout.shard_sizes) {
+            let file = TempFile::create(&naming::data_file(&prefix, shard_id, num_shards))?;
+            file.reserve(size)?;
+            files.push(file);
         }
-    })?;
+        call.stats.num_tensors = tensors.len() as u64;
+        call.stats.bytes += layout.places.iter().map(|&(_, size)| size).sum::<u64>();
+        call.progress
+            .start(layout.shard_sizes.iter().sum(), tensors.len() as u64)?;
+        let crcs = write::execute(call, &writes, &layout, &files).map_err(|error| {
+            let key = error
+                .tensor_index()
+                .and_then(|index| tensors.get(index))
+                .map(|tensor| tensor.key);
+            if let Some(key) = key {
+                error.with_key(key)
+            } else {
+                error
+            }
+        })?;
 
-    for (index, ((&number, &shard_id), &crc)) in numbers.iter().zip(&shards).zip(&crcs).enumerate()
-    {
-        bundle.place(number, layout.extent(index, shard_id, crc));
+        for (index, ((&number, &shard_id), &crc)) in
+            numbers.iter().zip(&shards).zip(&crcs).enumerate()
+        {
+            bundle.place(number, layout.extent(index, shard_id, crc));
+        }
+        let commit = TempFile::create(&naming::index_file(&prefix))?;
+        let mut index = bundle
+            .finish(num_shards, commit.appender())
+            .map_err(|error| error.with_file(commit.path()))?;
+        std::io::Write::flush(&mut index).map_err(|error| Error::io(&error, commit.path()))?;
+        drop(index);
+
+        call.progress.report()?;
+        publish(&prefix, files, commit, options, call)
+    };
+    let saved = write();
+    if saved.is_err() && made_folder {
+        remove_parent(&prefix);
     }
-    let commit = TempFile::create(&naming::index_file(&prefix))?;
-    let mut index = bundle
-        .finish(num_shards, commit.appender())
-        .map_err(|error| error.with_file(commit.path()))?;
-    std::io::Write::flush(&mut index).map_err(|error| Error::io(&error, commit.path()))?;
-    drop(index);
-
-    call.progress.report()?;
-    publish(&prefix, files, commit, options, call)?;
-    Ok(prefix)
+    saved.map(|()| prefix)
 }
 
 fn numbered(prefix: &Path, options: &SaveOptions) -> Result<PathBuf> {

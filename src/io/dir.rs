@@ -96,6 +96,13 @@ pub fn create_parent(prefix: &Path, sync: bool) -> Result<bool> {
     }
 }
 
+/// Removes the folder that [`create_parent`] made, if there is nothing in it.
+pub fn remove_parent(prefix: &Path) {
+    let dir = naming::directory(&naming::index_file(prefix));
+    // A folder that somebody has put something into stays.
+    let _ = perform(Op::Remove(&dir), || std::fs::remove_dir(&dir));
+}
+
 /// Waits until all changes of names in `dir` are on disk.
 ///
 /// # Errors
