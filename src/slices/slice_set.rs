@@ -50,7 +50,7 @@ impl SliceSet {
 
 /// The first two slices that share an element, the earlier one first.
 ///
-/// Sorted along the dimension with the most distinct starts, a slice is compared only with those
+/// Sorted along the dimension in which the fewest pairs overlap, a slice is compared only with those
 /// that begin before it ends there; for slices that partition a tensor along one dimension that is
 /// none at all.
 fn find_overlap(
@@ -58,20 +58,24 @@ fn find_overlap(
     rank: usize,
 ) -> Option<(&TensorSlice, &TensorSlice)> {
     let start = |i: usize, d: usize| {
-        slices
-            .get(i)
-            .and_then(|(_, b)| b.get(d))
-            .copied()
-            .unwrap_or_default()
+        let bounds = slices.get(i).and_then(|(_, bounds)| bounds.get(d));
+        bounds.copied().unwrap_or_default()
     };
+    let overlapping_pairs = |d: &usize| {
+        let mut spans: Vec<(u64, u64)> = (0..slices.len()).map(|i| start(i, *d)).collect();
+        spans.sort_unstable();
+        let later = |(i, (from, length)): (usize, &(u64, u64))| {
+            let begun = spans.partition_point(|(other, _)| *other < from + length);
+            begun.saturating_sub(i + 1)
+        };
+        spans
+            .iter()
+            .enumerate()
+            .map(later)
+            .fold(0, usize::saturating_add)
+    };
+    let axis = (0..rank).min_by_key(overlapping_pairs).unwrap_or(0);
     let mut order: Vec<usize> = (0..slices.len()).collect();
-    let axis = (0..rank).max_by_key(|&d| {
-        order.sort_unstable_by_key(|&i| start(i, d).0);
-        order
-            .chunk_by(|&a, &b| start(a, d).0 == start(b, d).0)
-            .count()
-    });
-    let axis = axis.unwrap_or(0);
     order.sort_unstable_by_key(|&i| start(i, axis).0);
     for (position, &i) in order.iter().enumerate() {
         let (from, length) = start(i, axis);
