@@ -2,6 +2,9 @@
  * their place, handles that are freed when the process is all but gone. */
 #include "check.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 static tfckpt_context *freed_at_exit;
 
 /* Threads' own data are gone by now; freeing must work all the same. */
@@ -106,6 +109,58 @@ static void a_cancelled_save_takes_its_folder_along(const char *dir)
     CHECK(!file_exists(folder));
 }
 
+static void a_prefix_needs_a_file_name(const char *dir)
+{
+    char prefix[PATH_SIZE];
+    float values[2] = {1, 2};
+    tfckpt_tensor tensor = host_tensor("a", TFCKPT_DTYPE_FLOAT, 1, SHAPE, values, sizeof values);
+    tfckpt_error *error = NULL;
+
+    path_in(prefix, dir, "folder/");
+    CHECK_FAILS(tfckpt_save(prefix, &tensor, 1, NULL, NULL, &error), TFCKPT_INVALID_ARGUMENT, error, "");
+    CHECK_FAILS(tfckpt_save("", &tensor, 1, NULL, NULL, &error), TFCKPT_INVALID_ARGUMENT, error, "");
+}
+
+/* A checkpoint that cannot be opened for want of descriptors is not lost: nobody may go on from an older one. */
+static void too_few_descriptors_are_no_loss(const char *dir)
+{
+    char models[PATH_SIZE], old[PATH_SIZE], sharded[PATH_SIZE];
+    float values[2] = {1, 2};
+    tfckpt_tensor tensors[2];
+    tfckpt_save_options options = TFCKPT_SAVE_OPTIONS_INIT;
+    tfckpt_latest_options latest = TFCKPT_LATEST_OPTIONS_INIT;
+    struct rlimit before, few;
+    char *prefix = NULL;
+    tfckpt_error *error = NULL;
+
+    path_in(models, dir, "few");
+    path_in(old, dir, "few/old");
+    path_in(sharded, dir, "few/sharded");
+    tensors[0] = host_tensor("a", TFCKPT_DTYPE_FLOAT, 1, SHAPE, values, sizeof values);
+    tensors[1] = host_tensor("b", TFCKPT_DTYPE_FLOAT, 1, SHAPE, values, sizeof values);
+    options.update_state = 1;
+    CHECK_OK(tfckpt_save(old, tensors, 1, &options, NULL, &error), error);
+    options.max_shard_size = sizeof values; /* two data files */
+    CHECK_OK(tfckpt_save(sharded, tensors, 2, &options, NULL, &error), error);
+
+    /* Room for the state file or the index, but not for index and data files together. */
+    int next = dup(0);
+    CHECK(next >= 0 && close(next) == 0);
+    CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    few = before;
+    few.rlim_cur = (rlim_t)next + 2;
+    CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    latest.fall_back = 1;
+    tfckpt_code code = tfckpt_latest_checkpoint(models, &latest, &prefix, &error);
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(code == TFCKPT_RESOURCE_EXHAUSTED && prefix == NULL);
+    tfckpt_error_free(error);
+
+    CHECK_OK(tfckpt_latest_checkpoint(models, &latest, &prefix, &error), error);
+    CHECK(latest.fell_back == 0 && strcmp(prefix, sharded) == 0);
+    tfckpt_string_free(prefix);
+}
+
 int main(int argc, char **argv)
 {
     char dir[PATH_SIZE];
@@ -118,6 +173,8 @@ int main(int argc, char **argv)
     strings_are_handed_out_by_calls_that_succeed(dir);
     messages_show_all_of_a_key(dir);
     a_cancelled_save_takes_its_folder_along(dir);
+    a_prefix_needs_a_file_name(dir);
+    too_few_descriptors_are_no_loss(dir);
     remove_scratch_folder(dir);
     return 0;
 }
