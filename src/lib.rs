@@ -2,8 +2,8 @@
 //!
 //! ```
 //! use std::path::Path;
-//! use tfckpt::{Call, Context, ContextOptions, DType, Reader, RestoreData, RestoreTensor};
-//! use tfckpt::{SaveData, SaveOptions, SaveTensor, Shape, Verify};
+//! use tfckpt::{Call, Context, ContextOptions, DType, Reader, RestoreData, RestoreOptions};
+//! use tfckpt::{RestoreTensor, SaveData, SaveOptions, SaveTensor, Shape};
 //!
 //! # fn main() -> tfckpt::Result<()> {
 //! # let dir = std::env::temp_dir().join(format!("tfckpt-doc-{}", std::process::id()));
@@ -27,10 +27,12 @@
 //!     dtype: DType::Float,
 //!     shape: Shape::new([3])?,
 //!     slice_spec: "",
+//!     device_name: "",
 //!     data: RestoreData::Bytes(restored.as_mut_slice().into()),
 //! }];
 //! let reader = Reader::open(&prefix)?;
-//! reader.restore(&mut tensors, Verify::Full, false, &mut Call::new(&context))?.into_result()?;
+//! let options = RestoreOptions::default();
+//! reader.restore(&mut tensors, &options, &mut Call::new(&context))?.into_result()?;
 //! assert_eq!(restored, weights.as_slice());
 //! # std::fs::remove_dir_all(&dir).ok();
 //! # Ok(())
@@ -61,10 +63,10 @@ pub(crate) mod transfer;
 
 pub use bundle::StringTensor;
 pub use checkpoint::{
-    Entries, Format, Latest, LatestOptions, Reader, RemoveOptions, RestoreData, RestoreOutcome,
-    RestoreTensor, SaveData, SaveOptions, SaveTensor, TensorInfo, UpdateOptions, Verify, View,
-    ViewOptions, checkpoint_exists, get_checkpoint_mtimes, latest_checkpoint, remove_checkpoint,
-    save, update_checkpoint_state,
+    Entries, Format, Latest, LatestOptions, Reader, RemoveOptions, RestoreData, RestoreOptions,
+    RestoreOutcome, RestoreTensor, SaveData, SaveOptions, SaveTensor, TensorInfo, UpdateOptions,
+    Verify, View, ViewOptions, checkpoint_exists, get_checkpoint_mtimes, latest_checkpoint,
+    remove_checkpoint, save, update_checkpoint_state,
 };
 pub use dtype::DType;
 pub use error::{Code, Error, Result};

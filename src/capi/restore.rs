@@ -18,7 +18,9 @@ use super::progress::{tfckpt_progress_fn, to_progress};
 use super::stats::{clear_stats, put_stats, tfckpt_stats};
 use super::tensor::{read_tensors, tfckpt_tensor};
 use super::wall::guard;
-use crate::{Call, Context, Error, Reader, RestoreTensor, Result, StringTensor, Verify};
+use crate::{
+    Call, Context, Error, Reader, RestoreOptions, RestoreTensor, Result, StringTensor, Verify,
+};
 
 /// Every stored piece that a request touches is read and verified whole, as TensorFlow does.
 pub const TFCKPT_VERIFY_FULL: i32 = 0;
@@ -190,7 +192,11 @@ impl Request<'_> {
         let mut call = Call::new(context);
         call.max_host_bytes = options.max_host_bytes;
         call.progress = to_progress(options.progress, options.user_data);
-        let outcome = reader.restore(&mut requests, verify, keep_going, &mut call);
+        let outcome = reader.restore(
+            &mut requests,
+            &RestoreOptions { verify, keep_going },
+            &mut call,
+        );
         drop(requests);
         // SAFETY: the caller's promise.
         unsafe { put_stats(options.stats, &call.stats) }?;

@@ -328,7 +328,7 @@ impl tfckpt_tensor {
                 dtype,
                 shape,
                 slice_spec,
-                ..
+                device_name,
             } = self.common()?;
             let data = if dtype == DType::String {
                 if self.data.is_null() || self.size != size_of::<*mut tfckpt_strings>() {
@@ -347,6 +347,7 @@ impl tfckpt_tensor {
                 dtype,
                 shape,
                 slice_spec,
+                device_name,
                 data,
             })
         }

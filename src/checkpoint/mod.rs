@@ -29,7 +29,7 @@ pub use manage::{
     remove_checkpoint, update_checkpoint_state,
 };
 pub use reader::{Entries, Reader, TensorInfo};
-pub use restore::{RestoreOutcome, Verify};
+pub use restore::{RestoreOptions, RestoreOutcome, Verify};
 pub use save::{SaveOptions, save};
 pub use tensor::{RestoreData, RestoreTensor, SaveData, SaveTensor};
 pub use view::{View, ViewOptions};

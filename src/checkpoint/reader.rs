@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::restore::{self, RestoreOutcome, Verify};
+use super::restore::{self, RestoreOptions, RestoreOutcome};
 use super::tensor::RestoreTensor;
 use super::view::{self, View, ViewOptions};
 use super::{open, verify};
@@ -70,8 +70,7 @@ impl Reader {
         Ok(TensorInfo::new(key.to_owned(), entry))
     }
 
-    /// Restores `tensors`; see [`RestoreOutcome`]. With `keep_going`, the failure of one tensor does
-    /// not keep the others from being restored.
+    /// Restores `tensors`; see [`RestoreOutcome`].
     ///
     /// # Errors
     ///
@@ -79,12 +78,11 @@ impl Reader {
     pub fn restore(
         &self,
         tensors: &mut [RestoreTensor<'_>],
-        verify: Verify,
-        keep_going: bool,
+        options: &RestoreOptions,
         call: &mut Call<'_>,
     ) -> Result<RestoreOutcome> {
         let started = Instant::now();
-        let outcome = restore::restore(&self.0, tensors, verify, keep_going, call);
+        let outcome = restore::restore(&self.0, tensors, options, call);
         call.finish(started);
         outcome
     }

@@ -28,6 +28,16 @@ pub enum Verify {
     None,
 }
 
+/// How tensors are restored. The defaults are TensorFlow's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RestoreOptions {
+    /// How much of what is read is verified.
+    pub verify: Verify,
+    /// Whether the failure of one tensor does not keep the others from being restored. Without, the
+    /// first failure ends the call, and one found beforehand leaves all memory untouched.
+    pub keep_going: bool,
+}
+
 /// What came of each tensor of a call.
 #[derive(Debug)]
 pub struct RestoreOutcome {
@@ -52,9 +62,7 @@ impl RestoreOutcome {
     }
 }
 
-/// Restores `tensors`. With `keep_going` the failure of one does not keep the others from being
-/// restored; without, the first failure ends the call, and one found beforehand leaves all memory
-/// untouched.
+/// Restores `tensors`.
 ///
 /// # Errors
 ///
@@ -62,10 +70,10 @@ impl RestoreOutcome {
 pub fn restore(
     reader: &BundleReader,
     tensors: &mut [RestoreTensor<'_>],
-    verify: Verify,
-    keep_going: bool,
+    options: &RestoreOptions,
     call: &mut Call<'_>,
 ) -> Result<RestoreOutcome> {
+    let &RestoreOptions { verify, keep_going } = options;
     refuse_overlaps(tensors)?;
     let mut planned = Planned::default();
     // In key order the look-ups go through the index once.

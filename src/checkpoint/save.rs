@@ -60,77 +60,157 @@ pub fn save(
     options: &SaveOptions,
     call: &mut Call<'_>,
 ) -> Result<PathBuf> {
-    let started = Instant::now();
-    let saved = save_numbered(numbered(prefix, options)?, tensors, options, call);
-    call.finish(started);
-    saved
+    let request = Request {
+        prefix: numbered(prefix, options)?,
+        tensors,
+        options,
+        create_folder: true,
+        state: &|prefix| plain_state(prefix, options),
+    };
+    request.save(call)
 }
 
-fn save_numbered(
-    prefix: PathBuf,
-    tensors: &[SaveTensor<'_>],
-    options: &SaveOptions,
-    call: &mut Call<'_>,
-) -> Result<PathBuf> {
-    let alignment = check_alignment(options.alignment)?;
-    if tensors.is_empty() {
-        return Err(Error::invalid_argument("No variables to save"));
+/// What the state file will be. It counts also when it is not written: it may name the checkpoint
+/// that the save replaces.
+pub struct StateFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its new content; `None` if the save does not write it.
+    pub content: Option<Vec<u8>>,
+}
+
+/// A save whose caller decides on names and on the state file.
+pub struct Request<'a> {
+    /// The final prefix.
+    pub prefix: PathBuf,
+    /// What is saved.
+    pub tensors: &'a [SaveTensor<'a>],
+    /// How; the fields on names and on the state file are not looked at.
+    pub options: &'a SaveOptions,
+    /// Whether a missing folder of the prefix is made, one level of it.
+    pub create_folder: bool,
+    /// The state file once the checkpoint of the given path is there. Asked last, before anything
+    /// changes.
+    pub state: &'a dyn Fn(&Path) -> Result<StateFile>,
+}
+
+impl Request<'_> {
+    /// Saves, and returns the path by which the checkpoint is restored.
+    ///
+    /// # Errors
+    ///
+    /// As [`save()`].
+    pub fn save(&self, call: &mut Call<'_>) -> Result<PathBuf> {
+        let started = Instant::now();
+        let saved = self.save_v2(call);
+        call.finish(started);
+        saved
     }
-    let mut bundle = BundleWriter::with_capacity(tensors.len());
-    let shards = assign_shards(tensors, options)?;
-    let numbers = describe(tensors, &shards, &mut bundle)?;
-    let writes: Vec<WriteTensor<'_>> = tensors
-        .iter()
-        .zip(&shards)
-        .map(|(tensor, &shard_id)| to_write(tensor, shard_id))
-        .collect();
-    let layout = Layout::new(&writes, alignment)?;
-    let num_shards = u32::try_from(layout.shard_sizes.len()).unwrap_or(u32::MAX);
+}
 
-    let made_folder = create_parent(&prefix, !options.no_sync)?;
-    let write = || -> Result<()> {
-        let mut files = Vec::with_capacity(layout.shard_sizes.len());
-        for (shard_id, &size) in (0..num_shards).zip(&layout.shard_sizes) {
-            let file = TempFile::create(&naming::data_file(&prefix, shard_id, num_shards))?;
-            file.reserve(size)?;
-            files.push(file);
-        }
-        call.stats.num_tensors = tensors.len() as u64;
-        call.stats.bytes += layout.places.iter().map(|&(_, size)| size).sum::<u64>();
-        call.progress
-            .start(layout.shard_sizes.iter().sum(), tensors.len() as u64)?;
-        let crcs = write::execute(call, &writes, &layout, &files).map_err(|error| {
-            let key = error
-                .tensor_index()
-                .and_then(|index| tensors.get(index))
-                .map(|tensor| tensor.key);
-            if let Some(key) = key {
-                error.with_key(key)
-            } else {
-                error
-            }
-        })?;
-
-        for (index, ((&number, &shard_id), &crc)) in
-            numbers.iter().zip(&shards).zip(&crcs).enumerate()
-        {
-            bundle.place(number, layout.extent(index, shard_id, crc));
-        }
-        let commit = TempFile::create(&naming::index_file(&prefix))?;
-        let mut index = bundle
-            .finish(num_shards, commit.appender())
-            .map_err(|error| error.with_file(commit.path()))?;
-        std::io::Write::flush(&mut index).map_err(|error| Error::io(&error, commit.path()))?;
-        drop(index);
-
-        call.progress.report()?;
-        publish(&prefix, files, commit, options, call)
+fn plain_state(prefix: &Path, options: &SaveOptions) -> Result<StateFile> {
+    let path = state::state_file(state::paths::dirname(prefix), None);
+    let content = match options.update_state {
+        true => Some(update::with_latest(&path, prefix, options.save_relative_paths)?.into_bytes()),
+        false => None,
     };
-    let saved = write();
-    if saved.is_err() && made_folder {
-        remove_parent(&prefix);
+    Ok(StateFile { path, content })
+}
+
+impl Request<'_> {
+    fn save_v2(&self, call: &mut Call<'_>) -> Result<PathBuf> {
+        let Self {
+            prefix,
+            tensors,
+            options,
+            ..
+        } = self;
+        let (prefix, tensors) = (prefix.as_path(), *tensors);
+        let alignment = check_alignment(options.alignment)?;
+        if tensors.is_empty() {
+            return Err(Error::invalid_argument("No variables to save"));
+        }
+        let mut bundle = BundleWriter::with_capacity(tensors.len());
+        let shards = assign_shards(tensors, options)?;
+        let numbers = describe(tensors, &shards, &mut bundle)?;
+        let writes: Vec<WriteTensor<'_>> = tensors
+            .iter()
+            .zip(&shards)
+            .map(|(tensor, &shard_id)| to_write(tensor, shard_id))
+            .collect();
+        let layout = Layout::new(&writes, alignment)?;
+        let num_shards = u32::try_from(layout.shard_sizes.len()).unwrap_or(u32::MAX);
+
+        let made_folder = self.create_folder && create_parent(prefix, !options.no_sync)?;
+        let write = || -> Result<()> {
+            let mut files = Vec::with_capacity(layout.shard_sizes.len());
+            for (shard_id, &size) in (0..num_shards).zip(&layout.shard_sizes) {
+                let file = TempFile::create(&naming::data_file(prefix, shard_id, num_shards))?;
+                file.reserve(size)?;
+                files.push(file);
+            }
+            call.stats.num_tensors = tensors.len() as u64;
+            call.stats.bytes += layout.places.iter().map(|&(_, size)| size).sum::<u64>();
+            call.progress
+                .start(layout.shard_sizes.iter().sum(), tensors.len() as u64)?;
+            let crcs = write::execute(call, &writes, &layout, &files).map_err(|error| {
+                let key = error
+                    .tensor_index()
+                    .and_then(|index| tensors.get(index))
+                    .map(|tensor| tensor.key);
+                if let Some(key) = key {
+                    error.with_key(key)
+                } else {
+                    error
+                }
+            })?;
+
+            for (index, ((&number, &shard_id), &crc)) in
+                numbers.iter().zip(&shards).zip(&crcs).enumerate()
+            {
+                bundle.place(number, layout.extent(index, shard_id, crc));
+            }
+            let commit = TempFile::create(&naming::index_file(prefix))?;
+            let mut index = bundle
+                .finish(num_shards, commit.appender())
+                .map_err(|error| error.with_file(commit.path()))?;
+            std::io::Write::flush(&mut index).map_err(|error| Error::io(&error, commit.path()))?;
+            drop(index);
+
+            call.progress.report()?;
+            self.publish(files, commit, call)
+        };
+        let saved = write();
+        if saved.is_err() && made_folder {
+            remove_parent(prefix);
+        }
+        saved.map(|()| prefix.to_owned())
     }
-    saved.map(|()| prefix)
+
+    fn publish(&self, files: Vec<TempFile>, commit: TempFile, call: &mut Call<'_>) -> Result<()> {
+        let StateFile {
+            path: state_file,
+            content: state,
+        } = (self.state)(&self.prefix)?;
+        let sync = !self.options.no_sync;
+        let started = Instant::now();
+        let progress = RefCell::new(&mut call.progress);
+        let publication = Publication {
+            prefix: self.prefix.clone(),
+            layout: FileLayout::v2(&super::v2_data_files),
+            data: files,
+            commit,
+            state_file,
+            state,
+            sync,
+            check: &|| progress.borrow_mut().report(),
+        };
+        let published = publication.publish();
+        if sync {
+            call.stats.sync_ns += u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        }
+        published
+    }
 }
 
 fn numbered(prefix: &Path, options: &SaveOptions) -> Result<PathBuf> {
@@ -245,38 +325,4 @@ impl SaveTensor<'_> {
     fn size(&self) -> u64 {
         to_write(self, 0).source.size()
     }
-}
-
-fn publish(
-    prefix: &Path,
-    files: Vec<TempFile>,
-    commit: TempFile,
-    options: &SaveOptions,
-    call: &mut Call<'_>,
-) -> Result<()> {
-    let dir = state::paths::dirname(prefix);
-    let state_file = state::state_file(dir, None);
-    let state = if options.update_state {
-        let text = update::with_latest(&state_file, prefix, options.save_relative_paths)?;
-        Some(text.into_bytes())
-    } else {
-        None
-    };
-    let started = Instant::now();
-    let progress = RefCell::new(&mut call.progress);
-    let publication = Publication {
-        prefix: prefix.to_owned(),
-        layout: FileLayout::v2(&super::v2_data_files),
-        data: files,
-        commit,
-        state_file,
-        state,
-        sync: !options.no_sync,
-        check: &|| progress.borrow_mut().report(),
-    };
-    let published = publication.publish();
-    if !options.no_sync {
-        call.stats.sync_ns += u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    }
-    published
 }

@@ -44,6 +44,8 @@ pub struct RestoreTensor<'a> {
     pub shape: Shape,
     /// TensorFlow's `shape_and_slice`; empty for the whole tensor.
     pub slice_spec: &'a str,
+    /// TensorFlow's device string, empty if it has none.
+    pub device_name: &'a str,
     /// Where the elements go.
     pub data: RestoreData<'a>,
 }

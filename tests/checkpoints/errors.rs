@@ -1,8 +1,8 @@
 //! What a restore or a save refuses, in which words, and what becomes of the other tensors then.
 
 use tfckpt::{
-    Call, Code, DType, DestSpan, LatestOptions, Progress, Reader, RestoreData, RestoreTensor,
-    SaveOptions, Shape, Verify, checkpoint_exists, latest_checkpoint,
+    Call, Code, DType, DestSpan, LatestOptions, Progress, Reader, RestoreData, RestoreOptions,
+    RestoreTensor, SaveOptions, Shape, Verify, checkpoint_exists, latest_checkpoint,
 };
 
 use super::support::{
@@ -143,9 +143,14 @@ fn memory_of_the_wrong_size_or_kind_is_refused() {
             dtype,
             shape: Shape::new([2]).unwrap(),
             slice_spec: "",
+            device_name: "",
             data,
         }];
-        let outcome = reader.restore(&mut tensors, Verify::Full, false, &mut Call::new(&context));
+        let outcome = reader.restore(
+            &mut tensors,
+            &RestoreOptions::default(),
+            &mut Call::new(&context),
+        );
         let error = outcome.unwrap().into_result().unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument, "{error}");
     }
@@ -164,18 +169,33 @@ fn overlapping_destinations_are_refused() {
         dtype: DType::Float,
         shape: Shape::new([dims]).unwrap(),
         slice_spec: "",
+        device_name: "",
         // SAFETY: inside of `memory`, which nothing else uses meanwhile; that the two overlap is what
         // the call has to notice before it writes.
         data: RestoreData::Bytes(unsafe { DestSpan::from_raw_parts(start.add(offset), len) }),
     };
     let mut tensors = [tensor(b"z", 1, 4, 4), tensor(b"a", 2, 0, 8)];
     let error = reader
-        .restore(&mut tensors, Verify::Full, true, &mut Call::new(&context))
+        .restore(
+            &mut tensors,
+            &RestoreOptions {
+                keep_going: true,
+                ..RestoreOptions::default()
+            },
+            &mut Call::new(&context),
+        )
         .unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
     assert_eq!(error.tensor_index(), Some(1));
     let mut tensors = [tensor(b"z", 1, 8, 4), tensor(b"a", 2, 0, 8)];
-    let outcome = reader.restore(&mut tensors, Verify::Full, true, &mut Call::new(&context));
+    let outcome = reader.restore(
+        &mut tensors,
+        &RestoreOptions {
+            keep_going: true,
+            ..RestoreOptions::default()
+        },
+        &mut Call::new(&context),
+    );
     outcome.unwrap().into_result().unwrap();
     let want = [1.0f32, 2.0, 9.0].map(f32::to_le_bytes).concat();
     assert_eq!(&memory[..], want);
@@ -440,12 +460,20 @@ fn a_cancelled_restore_says_so() {
         dtype: items[0].dtype,
         shape: items[0].shape.clone(),
         slice_spec: "",
+        device_name: "",
         data: RestoreData::Bytes(memory.as_mut_slice().into()),
     }];
     let mut call = Call::new(&context);
     call.progress = Progress::new(Some(Box::new(|_| false)));
     let outcome = reader
-        .restore(&mut tensors, Verify::Full, true, &mut call)
+        .restore(
+            &mut tensors,
+            &RestoreOptions {
+                keep_going: true,
+                ..RestoreOptions::default()
+            },
+            &mut call,
+        )
         .unwrap();
     assert_eq!(
         outcome.results[0].as_ref().unwrap_err().code(),

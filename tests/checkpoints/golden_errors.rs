@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
-use tfckpt::{Call, Code, Context, DType, Error, Reader, RestoreData, RestoreTensor, Result};
+use tfckpt::{
+    Call, Code, Context, DType, Error, Reader, RestoreData, RestoreOptions, RestoreTensor, Result,
+};
 use tfckpt::{Shape, TensorInfo, Verify};
 
 use super::support::{
@@ -84,9 +86,14 @@ fn restore_row(reader: &Reader, row: &Json, context: &Context) -> Result<Value> 
         dtype: request.dtype,
         shape: request.shape,
         slice_spec: "",
+        device_name: "",
         data: RestoreData::Bytes(dest),
     }];
-    let outcome = reader.restore(&mut tensors, Verify::Full, false, &mut Call::new(context))?;
+    let outcome = reader.restore(
+        &mut tensors,
+        &RestoreOptions::default(),
+        &mut Call::new(context),
+    )?;
     outcome.into_result()?;
     Ok(Value::Bytes(b"nobody has so much memory".to_vec()))
 }

@@ -4,7 +4,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tfckpt::{Call, Context, ContextOptions, DType, Reader, RestoreData, RestoreTensor};
+use tfckpt::{
+    Call, Context, ContextOptions, DType, Reader, RestoreData, RestoreOptions, RestoreTensor,
+};
 use tfckpt::{SaveData, SaveTensor, Shape, Verify};
 
 use super::golden_errors;
@@ -128,12 +130,20 @@ fn a_large_tensor_is_saved_and_restored_within_the_budget() {
                         dtype: DType::Uint8,
                         shape: shape.clone(),
                         slice_spec: "",
+                        device_name: "",
                         data: RestoreData::Bytes(restored.as_mut_slice().into()),
                     }];
                     let reader = Reader::open(&prefix).unwrap();
                     let mut call = Call::new(&context);
                     let outcome = reader
-                        .restore(&mut tensors, verify, false, &mut call)
+                        .restore(
+                            &mut tensors,
+                            &RestoreOptions {
+                                verify,
+                                keep_going: false,
+                            },
+                            &mut call,
+                        )
                         .unwrap();
                     outcome.into_result().unwrap();
                 });
@@ -149,12 +159,13 @@ fn a_large_tensor_is_saved_and_restored_within_the_budget() {
                     dtype: DType::Uint8,
                     shape: Shape::new([64, (1 << 20) - 1]).unwrap(),
                     slice_spec: "64 1048576 -:0,1048575",
+                    device_name: "",
                     data: RestoreData::Bytes(columns.as_mut_slice().into()),
                 }];
                 let reader = Reader::open(&prefix).unwrap();
                 let mut call = Call::new(&context);
                 let outcome = reader
-                    .restore(&mut tensors, Verify::Full, false, &mut call)
+                    .restore(&mut tensors, &RestoreOptions::default(), &mut call)
                     .unwrap();
                 outcome.into_result().unwrap();
             });

@@ -5,8 +5,9 @@ use std::process::Command;
 
 use serde_json::Value as Json;
 use tfckpt::{
-    Call, Context, ContextOptions, DType, Error, Reader, RestoreData, RestoreTensor, Result,
-    SaveData, SaveOptions, SaveTensor, Shape, StringTensor, TensorInfo, Verify,
+    Call, Context, ContextOptions, DType, Error, Reader, RestoreData, RestoreOptions,
+    RestoreTensor, Result, SaveData, SaveOptions, SaveTensor, Shape, StringTensor, TensorInfo,
+    Verify,
 };
 
 pub const VERIFY_MODES: [Verify; 3] = [Verify::Full, Verify::Fetched, Verify::None];
@@ -191,11 +192,16 @@ pub fn restore(
             dtype: request.dtype,
             shape: request.shape.clone(),
             slice_spec: &request.spec,
+            device_name: "",
             data: memory.data(),
         })
         .collect();
     let mut call = Call::new(context);
-    let outcome = reader.restore(&mut tensors, verify, keep_going, &mut call)?;
+    let outcome = reader.restore(
+        &mut tensors,
+        &RestoreOptions { verify, keep_going },
+        &mut call,
+    )?;
     drop(tensors);
     assert_eq!(outcome.results.len(), requests.len());
     Ok(Restored {

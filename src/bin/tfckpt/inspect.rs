@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 use regex::Regex;
 use tfckpt::{
-    Call, Code, Context, ContextOptions, DType, Reader, RestoreData, RestoreTensor, StringTensor,
-    TensorInfo, Verify,
+    Call, Code, Context, ContextOptions, DType, Reader, RestoreData, RestoreOptions, RestoreTensor,
+    StringTensor, TensorInfo,
 };
 
 use crate::numpy::{PrintOptions, Values, array_text};
@@ -270,12 +270,13 @@ impl Printer<'_> {
             dtype: info.dtype,
             shape: info.shape.clone(),
             slice_spec: "",
+            device_name: "",
             data,
         }];
         let mut call = Call::new(self.context);
         let outcome = self
             .reader
-            .restore(&mut tensors, Verify::Full, false, &mut call)?;
+            .restore(&mut tensors, &RestoreOptions::default(), &mut call)?;
         outcome.into_result()?;
         let values = if info.dtype == DType::String {
             Values::Strings(&strings)
