@@ -54,6 +54,7 @@ pub(crate) mod error;
 pub(crate) mod io;
 pub(crate) mod memory;
 pub(crate) mod naming;
+pub(crate) mod object_graph;
 pub(crate) mod proto;
 pub(crate) mod shape;
 pub(crate) mod slices;
@@ -71,6 +72,7 @@ pub use checkpoint::{
 pub use dtype::DType;
 pub use error::{Code, Error, Result};
 pub use memory::{DestSpan, SourceSpan};
+pub use object_graph::{NameMismatch, ObjectGraph, ObjectTensor};
 pub use shape::Shape;
 pub use state::{CheckpointState, get_checkpoint_state};
 pub use transfer::{Call, Context, ContextOptions, Progress, ProgressFn, Stats, Update};

@@ -7,6 +7,7 @@ mod find;
 mod latest;
 mod layout;
 mod manage;
+mod object_graph;
 mod open;
 mod previous;
 mod publish;
