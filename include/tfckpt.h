@@ -84,6 +84,8 @@ typedef struct tfckpt_entries tfckpt_entries;                    /* An iteration
                                                                   * checkpoint. */
 typedef struct tfckpt_view tfckpt_view;                          /* A tensor mapped from its data file. */
 typedef struct tfckpt_checkpoint_state tfckpt_checkpoint_state;  /* What a state file says. */
+typedef struct tfckpt_saver tfckpt_saver;                        /* A list of tensors, and the checkpoints
+                                                                  * of it that are kept. */
 
 /* =================================================================================================
  * Versions
@@ -848,6 +850,283 @@ tfckpt_remove_options_init(tfckpt_remove_options *options, size_t struct_size);
 TFCKPT_MUST_USE tfckpt_code
 tfckpt_remove_checkpoint(const char *prefix, const tfckpt_remove_options *options,
                          tfckpt_error **error_out);
+
+/* =================================================================================================
+ * Saveables
+ * =================================================================================================
+ *
+ * What has no memory of its own that could be saved as it is, such as a table that grows, takes
+ * part in a saver by callbacks: TensorFlow calls that a SaveableObject. It stands for several named
+ * tensors. Before a save it is asked for their elements, before a restore for memory to put them
+ * into. All callbacks are made on the thread that calls tfckpt_saver_save or tfckpt_saver_restore;
+ * they must not use the saver, and must not unwind or longjmp.
+ */
+
+/**
+ * Fills in data and size of each tensor and, where rank is -1, rank and shape. The memory stays
+ * valid and unchanged until finish is called. Not 0: the save fails with TFCKPT_ABORTED.
+ */
+typedef int32_t (*tfckpt_saveable_save_fn)(tfckpt_tensor *tensors, size_t num_tensors,
+                                           void *user_data);
+
+/**
+ * Fills in data and size of each tensor, whose rank and shape are known by now. The memory stays
+ * valid until finish is called. Not 0: the restore fails with TFCKPT_ABORTED.
+ */
+typedef int32_t (*tfckpt_saveable_restore_fn)(tfckpt_tensor *tensors, size_t num_tensors,
+                                              void *user_data);
+
+/**
+ * Follows each call of save or restore; code is what the saver's call returns. After a restore with
+ * TFCKPT_OK the memory holds the elements.
+ */
+typedef void (*tfckpt_saveable_finish_fn)(tfckpt_code code, void *user_data);
+
+/** Several named tensors made and taken by callbacks. */
+typedef struct tfckpt_saveable {
+  size_t                     struct_size;  /* sizeof(tfckpt_saveable) */
+  const char                *name;         /* Decides its place among the saver's tensors, which
+                                            * are in the order of their names. */
+  const tfckpt_tensor       *tensors;      /* Descriptions of its tensors. data and size are not
+                                            * looked at; rank -1: the shape is known to save, or
+                                            * by the checkpoint. */
+  size_t                     num_tensors;  /* Number of tensors. */
+  tfckpt_saveable_save_fn    save;         /* Must not be NULL. */
+  tfckpt_saveable_restore_fn restore;      /* Must not be NULL. */
+  tfckpt_saveable_finish_fn  finish;       /* May be NULL. */
+  void                      *user_data;    /* Passed to the callbacks; valid as long as the
+                                            * saver. */
+} tfckpt_saveable;
+#define TFCKPT_SAVEABLE_INIT { sizeof(tfckpt_saveable), 0, 0, 0, 0, 0, 0, 0 }
+
+/** Sets *saveable to zeros; struct_size is sizeof(tfckpt_saveable). */
+TFCKPT_MUST_USE tfckpt_code tfckpt_saveable_init(tfckpt_saveable *saveable, size_t struct_size);
+
+/* =================================================================================================
+ * Saver
+ * =================================================================================================
+ *
+ * What tf.compat.v1.train.Saver does: numbered checkpoints of a fixed list of tensors, a state file
+ * that names them, and the deletion of old ones. docs/saver.md has a table of all arguments and
+ * methods of TensorFlow's class.
+ *
+ * A saver copies the descriptions it is given, but not what data points to: that memory stays in
+ * use until the saver is freed or tfckpt_saver_bind gives it other memory. A tensor of strings is
+ * described one way for saving and another way for restoring: bind it before the call.
+ */
+
+#define TFCKPT_KEEP_ALL (-1)  /* Value of max_to_keep: every checkpoint is kept, and the state
+                               * file names the latest only. */
+
+/** How a saver is made: the arguments of TensorFlow's class. All zeros is its default. */
+typedef struct tfckpt_saver_options {
+  size_t                struct_size;                    /* sizeof(tfckpt_saver_options) */
+  const tfckpt_context *context;                        /* Used by the saver's calls; NULL = one
+                                                         * for each call. */
+  int32_t               reshape;                        /* Not 0: a stored tensor of another shape
+                                                         * but the same number of elements is
+                                                         * restored. */
+  int32_t               sharded;                        /* Not 0: the tensors of each device_name
+                                                         * get a data file of their own. */
+  int32_t               max_to_keep;                    /* Checkpoints to keep; 0 = 5, or
+                                                         * TFCKPT_KEEP_ALL. */
+  double                keep_checkpoint_every_n_hours;  /* One checkpoint is kept for good for
+                                                         * every so many hours; 0 = 10000, negative
+                                                         * = TensorFlow's 0: none is ever deleted
+                                                         * that is younger than the saver. */
+  const char           *name;                           /* Scope of the names in the saver's
+                                                         * definition, with saver_def put before
+                                                         * them; NULL = "save". */
+  int32_t               restore_sequentially;           /* Not 0: a restore takes one tensor after
+                                                         * the other within each device. */
+  const void           *saver_def;                      /* A serialised tensorflow.SaverDef, in
+                                                         * place of sharded, max_to_keep,
+                                                         * keep_checkpoint_every_n_hours and
+                                                         * write_version; NULL = none. There, 0
+                                                         * keeps all. */
+  size_t                saver_def_size;                 /* Bytes of saver_def. */
+  int32_t               defer_build;                    /* Not 0: the tensors are given later, to
+                                                         * tfckpt_saver_build. */
+  int32_t               allow_empty;                    /* Not 0: no tensors are no error; saves
+                                                         * and restores then do nothing. */
+  int32_t               write_version;                  /* TFCKPT_FORMAT_*: the format of the
+                                                         * checkpoints. Either is restored. */
+  int32_t               pad_step_number;                /* Not 0: the step is written with at least
+                                                         * 8 digits. */
+  int32_t               save_relative_paths;            /* Not 0: the state file holds relative
+                                                         * paths, so that the folder can be moved. */
+  const char           *filename;                       /* The path of a save that is given none;
+                                                         * NULL = "model". */
+  int32_t               shrink_to_max_to_keep;          /* Not 0: a save deletes until max_to_keep
+                                                         * checkpoints are left, where TensorFlow
+                                                         * deletes one. */
+  uint64_t              max_shard_size;                 /* As in tfckpt_save_options. */
+  int64_t               now_ns;                         /* When the saver is built, in nanoseconds
+                                                         * since 1970; 0 = the system's clock. */
+} tfckpt_saver_options;
+#define TFCKPT_SAVER_OPTIONS_INIT { sizeof(tfckpt_saver_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+    0, 0, 0, 0, 0, 0, 0 }
+
+/** Sets *options to the default; struct_size is sizeof(tfckpt_saver_options). */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_saver_options_init(tfckpt_saver_options *options, size_t struct_size);
+
+/**
+ * Makes a saver of tensors and saveables, either of which may be an empty array. Give part of a
+ * model to save part of it; give other keys to save it under other names. Several slices
+ * (slice_spec) may share a key; a variable_name must not appear twice. In errors, tensors are
+ * counted through the array of tensors and then through those of the saveables. options may be
+ * NULL.
+ *
+ * Errors: INVALID_ARGUMENT with TensorFlow's text: no tensors, names given twice, tensors of one
+ * saveable on several devices, options out of range, a saver_def that cannot be used.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_saver_create(const tfckpt_tensor *tensors, size_t num_tensors,
+                    const tfckpt_saveable *saveables, size_t num_saveables,
+                    const tfckpt_saver_options *options, tfckpt_saver **saver_out,
+                    tfckpt_error **error_out);
+
+/**
+ * Gives a saver that was made with defer_build its tensors. On a saver that has been built it does
+ * nothing, if it is given none.
+ *
+ * Errors: As tfckpt_saver_create; FAILED_PRECONDITION for tensors that come too late.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_saver_build(tfckpt_saver *saver, const tfckpt_tensor *tensors, size_t num_tensors,
+                   const tfckpt_saveable *saveables, size_t num_saveables,
+                   tfckpt_error **error_out);
+
+/**
+ * Gives tensors of the saver other memory: those of the same key and slice_spec. Their dtype and
+ * shape must be what they were. On failure nothing is changed.
+ *
+ * Errors: NOT_FOUND for a tensor that the saver does not have; INVALID_ARGUMENT for another dtype
+ * or shape.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_saver_bind(tfckpt_saver *saver, const tfckpt_tensor *tensors, size_t num_tensors,
+                  tfckpt_error **error_out);
+
+/** Frees a saver. What it has saved stays. NULL is accepted. */
+void tfckpt_saver_free(tfckpt_saver *saver);
+
+/** How one checkpoint is saved: the arguments of Saver.save. All zeros is the default. */
+typedef struct tfckpt_saver_save_options {
+  size_t             struct_size;        /* sizeof(tfckpt_saver_save_options) */
+  const int64_t     *global_step;        /* Appended to the path as "-<step>"; NULL = nothing is. */
+  const char        *latest_filename;    /* Name of the state file; NULL = "checkpoint". */
+  const char        *meta_graph_suffix;  /* Suffix of the meta graphs that go with the
+                                          * checkpoints that are deleted; NULL = "meta". */
+  int32_t            write_meta_graph;   /* Must be 0: meta graphs are not written yet. */
+  int32_t            no_state;           /* Not 0: the state file is left alone, and nothing is
+                                          * deleted. */
+  int32_t            no_sync;            /* As in tfckpt_save_options. */
+  int64_t            now_ns;             /* When the checkpoint is saved, in nanoseconds since
+                                          * 1970; 0 = the system's clock. */
+  uint64_t           max_host_bytes;     /* As in tfckpt_context_options, for this call; 0 = the
+                                          * context's alone. */
+  tfckpt_progress_fn progress;           /* NULL = no progress. */
+  void              *user_data;          /* Passed to progress. */
+  tfckpt_stats      *stats;              /* Filled if not NULL. */
+} tfckpt_saver_save_options;
+#define TFCKPT_SAVER_SAVE_OPTIONS_INIT { sizeof(tfckpt_saver_save_options), 0, 0, 0, 0, 0, 0, 0, \
+    0, 0, 0, 0 }
+
+/** Sets *options to the default; struct_size is sizeof(tfckpt_saver_save_options). */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_saver_save_options_init(tfckpt_saver_save_options *options, size_t struct_size);
+
+/**
+ * Saves the saver's tensors to save_path with its step, writes the state file, and then deletes the
+ * checkpoint that is too many. *path_out (unless path_out is NULL) receives the path to restore
+ * from, to be freed with tfckpt_string_free; NULL if the saver is empty. A folder that is missing
+ * is created, one level of it, unless the saver is sharded or of format V1. options may be NULL.
+ *
+ * Errors: INVALID_ARGUMENT with TensorFlow's text for names that collide and a folder that does not
+ * exist; FAILED_PRECONDITION before the saver is built; UNIMPLEMENTED for write_meta_graph; the
+ * errors of tfckpt_save. Then nothing is recorded and nothing deleted.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_saver_save(tfckpt_saver *saver, const char *save_path,
+                  const tfckpt_saver_save_options *options, char **path_out,
+                  tfckpt_error **error_out);
+
+/**
+ * Restores all of the saver's tensors from the checkpoint save_path, of either format, or none:
+ * names, dtypes and shapes are compared before the first byte is written. In a checkpoint of
+ * tf.train.Checkpoint, names that are missing are looked up in its object graph. options may be
+ * NULL; its context comes before the saver's.
+ *
+ * Errors: INVALID_ARGUMENT when there is no checkpoint; NOT_FOUND for names that are missing,
+ * INVALID_ARGUMENT for dtypes or shapes that differ, both after TensorFlow's words;
+ * FAILED_PRECONDITION before the saver is built; the errors of tfckpt_restore.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_saver_restore(tfckpt_saver *saver, const char *save_path,
+                     const tfckpt_restore_options *options, tfckpt_error **error_out);
+
+/* =================================================================================================
+ * Checkpoints of a saver
+ * =================================================================================================
+ *
+ * The checkpoints that a saver keeps, oldest first. A new saver knows none: after a restart,
+ * tfckpt_saver_recover_last_checkpoints with the paths of the state file lets it go on counting.
+ */
+
+/** Number of checkpoints that are kept; 0 for NULL. */
+size_t tfckpt_saver_num_last_checkpoints(const tfckpt_saver *saver);
+
+/**
+ * Path i of the checkpoints that are kept. Borrowed from the saver until its next call; NULL if
+ * there is no such checkpoint.
+ */
+const char *tfckpt_saver_last_checkpoint(const tfckpt_saver *saver, size_t i);
+
+/** When checkpoint i was saved, in seconds since 1970; 0 if there is no such checkpoint. */
+double tfckpt_saver_last_checkpoint_time(const tfckpt_saver *saver, size_t i);
+
+/**
+ * Replaces the list of checkpoints that are kept. Their time is infinity, so none of them will be
+ * deleted: TensorFlow's deprecated Saver.set_last_checkpoints.
+ *
+ * Errors: FAILED_PRECONDITION before the saver is built.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_saver_set_last_checkpoints(tfckpt_saver *saver, const char *const *paths, size_t num_paths,
+                                  tfckpt_error **error_out);
+
+/**
+ * Replaces the list of checkpoints that are kept. times holds num_paths times in seconds since
+ * 1970.
+ *
+ * Errors: FAILED_PRECONDITION before the saver is built.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_saver_set_last_checkpoints_with_time(tfckpt_saver *saver, const char *const *paths,
+                                            const double *times, size_t num_paths,
+                                            tfckpt_error **error_out);
+
+/**
+ * Replaces the list of checkpoints that are kept by those of paths that exist, with the times of
+ * their files.
+ *
+ * Errors: FAILED_PRECONDITION before the saver is built; PERMISSION_DENIED.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_saver_recover_last_checkpoints(tfckpt_saver *saver, const char *const *paths,
+                                      size_t num_paths, tfckpt_error **error_out);
+
+/**
+ * The saver's definition, a serialised tensorflow.SaverDef, as the one element of *saver_def_out,
+ * to be freed with tfckpt_strings_free.
+ *
+ * Errors: FAILED_PRECONDITION before the saver is built, and if it is empty.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_saver_as_saver_def(const tfckpt_saver *saver, tfckpt_strings **saver_def_out,
+                          tfckpt_error **error_out);
 
 #ifdef __cplusplus
 }

@@ -62,6 +62,7 @@
 )]
 
 mod handle;
+mod variable;
 mod wall;
 #[cfg(feature = "test-panics")]
 pub use wall::tfckpt_test_panic;
@@ -70,11 +71,14 @@ pub mod context;
 pub mod dtype;
 pub mod entry;
 pub mod error;
+pub mod last_checkpoints;
 pub mod latest;
 pub mod progress;
 pub mod reader;
 pub mod restore;
 pub mod save;
+pub mod saveable;
+pub mod saver;
 pub mod state;
 pub mod stats;
 pub mod tensor;

@@ -93,6 +93,22 @@ pub unsafe extern "C" fn tfckpt_restore(
     }
 }
 
+/// What a TFCKPT_VERIFY_* asks for.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT for any other number.
+pub(super) fn to_verify(verify: i32) -> Result<Verify> {
+    match verify {
+        TFCKPT_VERIFY_FULL => Ok(Verify::Full),
+        TFCKPT_VERIFY_FETCHED => Ok(Verify::Fetched),
+        TFCKPT_VERIFY_NONE => Ok(Verify::None),
+        other => Err(Error::invalid_argument(format!(
+            "unknown verify; verify={other}"
+        ))),
+    }
+}
+
 /// A restore as C describes it, its arrays checked.
 pub(super) struct Request<'c> {
     tensors: Vec<tfckpt_tensor>,
@@ -127,16 +143,7 @@ impl Request<'_> {
         }
         // SAFETY: as above.
         unsafe { clear_stats(options.stats) }?;
-        let verify = match options.verify {
-            TFCKPT_VERIFY_FULL => Verify::Full,
-            TFCKPT_VERIFY_FETCHED => Verify::Fetched,
-            TFCKPT_VERIFY_NONE => Verify::None,
-            other => {
-                return Err(Error::invalid_argument(format!(
-                    "unknown verify; verify={other}"
-                )));
-            }
-        };
+        let verify = to_verify(options.verify)?;
         // SAFETY: as above.
         let tensors = unsafe { read_tensors(tensors, num_tensors) }?;
         refuse_overlaps(&tensors)?;

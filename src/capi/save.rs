@@ -130,6 +130,7 @@ impl tfckpt_save_options {
             shard_by_device: self.shard_by_device != 0,
             max_shard_size: self.max_shard_size,
             alignment: self.alignment,
+            ..SaveOptions::default()
         }
     }
 }

@@ -321,22 +321,28 @@ pub unsafe extern "C" fn tfckpt_remove_checkpoint(
         guard(error_out, || {
             let prefix = path(prefix, "prefix")?;
             let options: tfckpt_remove_options = read_struct(options)?;
-            let format = match options.format {
-                TFCKPT_FORMAT_V2 => Format::V2,
-                TFCKPT_FORMAT_V1 => Format::V1,
-                other => {
-                    return Err(Error::invalid_argument(format!(
-                        "unknown format; format={other}"
-                    )));
-                }
-            };
             let options = RemoveOptions {
-                format,
+                format: to_format(options.format)?,
                 meta_graph_suffix: text(options.meta_graph_suffix, "meta_graph_suffix")?,
                 no_sync: options.no_sync != 0,
             };
             crate::remove_checkpoint(prefix, &options)
         })
+    }
+}
+
+/// The format that a TFCKPT_FORMAT_* names.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT for any other number.
+pub(super) fn to_format(format: i32) -> Result<Format> {
+    match format {
+        TFCKPT_FORMAT_V2 => Ok(Format::V2),
+        TFCKPT_FORMAT_V1 => Ok(Format::V1),
+        other => Err(Error::invalid_argument(format!(
+            "unknown format; format={other}"
+        ))),
     }
 }
 

@@ -7,8 +7,7 @@ use std::ffi::{c_char, c_void};
 
 use super::error::tfckpt_code;
 use super::handle::{
-    Sized, array, borrow, check_out, free, init_struct, into_handle, put, read_struct, struct_size,
-    text,
+    Sized, array, borrow, free, init_struct, into_handle, put, read_structs, text,
 };
 use super::wall::{guard, guard_value};
 use crate::{
@@ -125,61 +124,37 @@ pub unsafe extern "C" fn tfckpt_strings_free(strings: *mut tfckpt_strings) {
     unsafe { free(strings) }
 }
 
-/// The descriptions in an array whose elements may be longer than this library knows.
+/// The descriptions in an array; see [`read_structs`].
 ///
 /// # Errors
 ///
-/// INVALID_ARGUMENT for NULL, a size that is not set, or sizes that differ; UNIMPLEMENTED for fields
-/// that this version does not know.
+/// As [`read_structs`].
 ///
 /// # Safety
 ///
-/// `tensors` must be NULL or an array of `num` elements of the first one's size, valid during the call.
+/// As [`read_structs`].
 pub(super) unsafe fn read_tensors(
     tensors: *const tfckpt_tensor,
     num: usize,
 ) -> Result<Vec<tfckpt_tensor>> {
-    if num == 0 {
-        return Ok(Vec::new());
-    }
-    check_out(tensors.cast_mut(), "tensors")?;
-    // SAFETY: at least one element is there, and it has a size.
-    let stride = unsafe { struct_size(tensors) }?;
-    let too_many = || Error::invalid_argument(format!("too many tensors; num_tensors={num}"));
-    stride
-        .checked_mul(num)
-        .filter(|&size| isize::try_from(size).is_ok())
-        .ok_or_else(too_many)?;
-    let mut descriptions = Vec::new();
-    descriptions
-        .try_reserve_exact(num)
-        .map_err(|_| too_many())?;
-    for index in 0..num {
-        let place = |error: Error| error.with_tensor_index(index);
-        // SAFETY: inside the array, by the caller's promise; the size is compared before anything
-        // behind the first one's size is looked at.
-        let description = unsafe {
-            let element = tensors.byte_add(index * stride);
-            let size = struct_size(element).map_err(place)?;
-            if size != stride {
-                return Err(place(Error::invalid_argument(format!(
-                    "tensors of one array differ in struct_size; struct_size={size} first={stride}"
-                ))));
-            }
-            read_struct(element)
-        };
-        descriptions.push(description.map_err(place)?);
-    }
-    Ok(descriptions)
+    // SAFETY: the caller's promise.
+    unsafe { read_structs(tensors, num, "tensors") }
 }
 
 /// What saves and restores have in common.
-struct Common<'a> {
-    key: &'a [u8],
-    dtype: DType,
-    shape: Shape,
-    slice_spec: &'a str,
-    device_name: &'a str,
+pub(super) struct Common<'a> {
+    pub key: &'a [u8],
+    pub dtype: DType,
+    pub shape: Shape,
+    pub slice_spec: &'a str,
+    pub device_name: &'a str,
+}
+
+impl tfckpt_strings {
+    /// A single element.
+    pub(super) fn one(element: &[u8]) -> Self {
+        Self(StringTensor::gather(std::iter::once(element)))
+    }
 }
 
 impl tfckpt_tensor {
@@ -192,7 +167,7 @@ impl tfckpt_tensor {
     /// # Safety
     ///
     /// Pointers must be NULL or valid, for `'a`, for what the header says they point to.
-    unsafe fn common<'a>(&self) -> Result<Common<'a>> {
+    pub(super) unsafe fn common<'a>(&self) -> Result<Common<'a>> {
         // SAFETY: the caller's promise, for all of the block.
         unsafe {
             let key: &[u8] = array(self.key.cast(), self.key_size, "key")?;

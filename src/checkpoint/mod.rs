@@ -24,6 +24,7 @@ mod v1_files;
 mod verify;
 mod view;
 
+pub use device_name::canonical as canonical_device;
 pub use latest::{Latest, LatestOptions, latest_checkpoint};
 pub use manage::{
     Format, RemoveOptions, UpdateOptions, checkpoint_exists, get_checkpoint_mtimes,
@@ -31,7 +32,7 @@ pub use manage::{
 };
 pub use reader::{Entries, Reader, TensorInfo};
 pub use restore::{RestoreOptions, RestoreOutcome, Verify};
-pub use save::{SaveOptions, save};
+pub use save::{Request as SaveRequest, SaveOptions, StateFile, save};
 pub use tensor::{RestoreData, RestoreTensor, SaveData, SaveTensor};
 pub use view::{View, ViewOptions};
 

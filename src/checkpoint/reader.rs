@@ -8,6 +8,7 @@ use super::tensor::RestoreTensor;
 use super::view::{self, View, ViewOptions};
 use super::{open, verify};
 use crate::bundle::{BundleReader, DataExtent, Entry, Listing, Stored};
+use crate::coding;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -68,6 +69,20 @@ impl Reader {
     pub fn find(&self, key: &[u8]) -> Result<TensorInfo> {
         let entry = self.0.lookup().entry(key)?;
         Ok(TensorInfo::new(key.to_owned(), entry))
+    }
+
+    /// What the index says of each of `keys`, in their order; errors as in [`find`](Self::find).
+    pub fn find_all(&self, keys: &[&[u8]]) -> Vec<Result<TensorInfo>> {
+        let mut found: Vec<Option<Result<TensorInfo>>> = keys.iter().map(|_| None).collect();
+        let mut lookup = self.0.lookup();
+        // In key order the look-ups go through the index once.
+        for index in coding::key_order(keys).order {
+            if let (Some(key), Some(slot)) = (keys.get(index), found.get_mut(index)) {
+                let entry = lookup.entry(key);
+                *slot = Some(entry.map(|entry| TensorInfo::new((*key).to_owned(), entry)));
+            }
+        }
+        found.into_iter().flatten().collect()
     }
 
     /// Restores `tensors`; see [`RestoreOutcome`].

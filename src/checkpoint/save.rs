@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::device_name;
 use super::layout::Layout as FileLayout;
+use super::manage::Format;
 use super::publish::Publication;
 use super::tensor::{SaveData, SaveTensor};
 use super::update;
@@ -36,6 +37,8 @@ pub struct SaveOptions {
     /// Whether to leave out every fsync. The checkpoint then survives a crash of the process, but
     /// not one of the system.
     pub no_sync: bool,
+    /// The format of the files.
+    pub format: Format,
     /// Whether every device string gets a data file of its own.
     pub shard_by_device: bool,
     /// Most bytes of a data file, as far as whole tensors allow; 0 = no limit.
@@ -102,7 +105,10 @@ impl Request<'_> {
     /// As [`save()`].
     pub fn save(&self, call: &mut Call<'_>) -> Result<PathBuf> {
         let started = Instant::now();
-        let saved = self.save_v2(call);
+        let saved = match self.options.format {
+            Format::V2 => self.save_v2(call),
+            Format::V1 => Err(Error::unimplemented("V1")),
+        };
         call.finish(started);
         saved
     }

@@ -67,6 +67,11 @@ pub fn dirname(path: &Path) -> &Path {
     borrowed(head.get(..trimmed).unwrap_or(head))
 }
 
+/// Everything after the last `/`.
+pub fn basename(path: &Path) -> &[u8] {
+    split(path).1
+}
+
 /// The components of `path` after `.`, `..` and empty ones are worked off. A `..` that has nothing
 /// to cancel stays, except at the root, where it means nothing.
 fn components(path: &Path) -> Vec<&[u8]> {

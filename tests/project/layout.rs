@@ -105,5 +105,9 @@ fn structs_and_constants_are_what_layout_txt_says() {
     constant!(out, state::TFCKPT_FORMAT_V2);
     constant!(out, state::TFCKPT_FORMAT_V1);
     layout!(out, state::tfckpt_remove_options, struct_size, format, meta_graph_suffix, no_sync);
+    layout!(out, saveable::tfckpt_saveable, struct_size, name, tensors, num_tensors, save, restore, finish, user_data);
+    constant!(out, saver::TFCKPT_KEEP_ALL);
+    layout!(out, saver::tfckpt_saver_options, struct_size, context, reshape, sharded, max_to_keep, keep_checkpoint_every_n_hours, name, restore_sequentially, saver_def, saver_def_size, defer_build, allow_empty, write_version, pad_step_number, save_relative_paths, filename, shrink_to_max_to_keep, max_shard_size, now_ns);
+    layout!(out, saver::tfckpt_saver_save_options, struct_size, global_step, latest_filename, meta_graph_suffix, write_meta_graph, no_state, no_sync, now_ns, max_host_bytes, progress, user_data, stats);
     assert_eq!(out, include_str!("../abi/layout.txt"));
 }

@@ -36,9 +36,27 @@ use crate::source::{Field, Item, Kind, Source};
 
 /// The files of `src/capi` in the order in which they are read. A file that is not there yet is a
 /// chapter that is not written yet; a file that is not here must export nothing.
-const CHAPTERS: [&str; 18] = [
-    "version", "error", "dtype", "tensor", "progress", "stats", "save", "restore", "latest",
-    "context", "reader", "entry", "view", "verify", "state", "saver", "job", "dlpack",
+const CHAPTERS: [&str; 20] = [
+    "version",
+    "error",
+    "dtype",
+    "tensor",
+    "progress",
+    "stats",
+    "save",
+    "restore",
+    "latest",
+    "context",
+    "reader",
+    "entry",
+    "view",
+    "verify",
+    "state",
+    "saveable",
+    "saver",
+    "last_checkpoints",
+    "job",
+    "dlpack",
 ];
 
 const HEAD: &str = "\

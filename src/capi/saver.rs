@@ -1,0 +1,595 @@
+//! Saver
+//!
+//! What tf.compat.v1.train.Saver does: numbered checkpoints of a fixed list of tensors, a state file
+//! that names them, and the deletion of old ones. docs/saver.md has a table of all arguments and
+//! methods of TensorFlow's class.
+//!
+//! A saver copies the descriptions it is given, but not what data points to: that memory stays in use
+//! until the saver is freed or tfckpt_saver_bind gives it other memory. A tensor of strings is described
+//! one way for saving and another way for restoring: bind it before the call.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_char, c_void};
+use std::sync::Arc;
+
+use super::context::{context_or_new, tfckpt_context};
+use super::error::{TFCKPT_OK, tfckpt_code, tfckpt_error};
+use super::handle::{
+    Sized, array, borrow, c_path, check_out, free, init_struct, into_handle, path, put,
+    read_struct, read_structs, required_mut, text,
+};
+use super::progress::{tfckpt_progress_fn, to_progress};
+use super::restore::{tfckpt_restore_options, to_verify};
+use super::saveable::{StoredSaveable, tfckpt_saveable};
+use super::state::to_format;
+use super::stats::{clear_stats, put_stats, tfckpt_stats};
+use super::tensor::{read_tensors, tfckpt_tensor};
+use super::variable::StoredTensor;
+use super::wall::{Poison, guard, guard_handle};
+use crate::{
+    Call, Context, Error, RestoreData, Result, SaveValue, Saveable, Saver, SaverOptions,
+    SaverSaveOptions, Shape, StringTensor,
+};
+
+/// Value of max_to_keep: every checkpoint is kept, and the state file names the latest only.
+pub const TFCKPT_KEEP_ALL: i32 = -1;
+
+/// A list of tensors, and the checkpoints of it that are kept.
+pub struct tfckpt_saver {
+    pub(super) saver: Saver,
+    /// In the order given: tensors, then saveables.
+    tensors: Vec<StoredTensor>,
+    saveables: Vec<StoredSaveable>,
+    context: Option<Arc<Context>>,
+    pub(super) poison: Poison,
+    /// The paths of the last checkpoints, for those who look at them.
+    pub(super) paths: Vec<CString>,
+}
+
+/// How a saver is made: the arguments of TensorFlow's class. All zeros is its default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tfckpt_saver_options {
+    /// sizeof(tfckpt_saver_options)
+    pub struct_size: usize,
+    /// Used by the saver's calls; NULL = one for each call.
+    pub context: *const tfckpt_context,
+    /// Not 0: a stored tensor of another shape but the same number of elements is restored.
+    pub reshape: i32,
+    /// Not 0: the tensors of each device_name get a data file of their own.
+    pub sharded: i32,
+    /// Checkpoints to keep; 0 = 5, or TFCKPT_KEEP_ALL.
+    pub max_to_keep: i32,
+    /// One checkpoint is kept for good for every so many hours; 0 = 10000, negative = TensorFlow's 0:
+    /// none is ever deleted that is younger than the saver.
+    pub keep_checkpoint_every_n_hours: f64,
+    /// Scope of the names in the saver's definition, with saver_def put before them; NULL = "save".
+    pub name: *const c_char,
+    /// Not 0: a restore takes one tensor after the other within each device.
+    pub restore_sequentially: i32,
+    /// A serialised tensorflow.SaverDef, in place of sharded, max_to_keep,
+    /// keep_checkpoint_every_n_hours and write_version; NULL = none. There, 0 keeps all.
+    pub saver_def: *const c_void,
+    /// Bytes of saver_def.
+    pub saver_def_size: usize,
+    /// Not 0: the tensors are given later, to tfckpt_saver_build.
+    pub defer_build: i32,
+    /// Not 0: no tensors are no error; saves and restores then do nothing.
+    pub allow_empty: i32,
+    /// TFCKPT_FORMAT_*: the format of the checkpoints. Either is restored.
+    pub write_version: i32,
+    /// Not 0: the step is written with at least 8 digits.
+    pub pad_step_number: i32,
+    /// Not 0: the state file holds relative paths, so that the folder can be moved.
+    pub save_relative_paths: i32,
+    /// The path of a save that is given none; NULL = "model".
+    pub filename: *const c_char,
+    /// Not 0: a save deletes until max_to_keep checkpoints are left, where TensorFlow deletes one.
+    pub shrink_to_max_to_keep: i32,
+    /// As in tfckpt_save_options.
+    pub max_shard_size: u64,
+    /// When the saver is built, in nanoseconds since 1970; 0 = the system's clock.
+    pub now_ns: i64,
+}
+
+// SAFETY: `repr(C)`, begins with its size, numbers and pointers only.
+unsafe impl Sized for tfckpt_saver_options {
+    const NAME: &'static str = "tfckpt_saver_options";
+}
+
+/// Sets *options to the default; struct_size is sizeof(tfckpt_saver_options).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_saver_options_init(
+    options: *mut tfckpt_saver_options,
+    struct_size: usize,
+) -> tfckpt_code {
+    // SAFETY: `options` is NULL or has that size, by the header's rules.
+    unsafe { guard(std::ptr::null_mut(), || init_struct(options, struct_size)) }
+}
+
+/// Makes a saver of tensors and saveables, either of which may be an empty array. Give part of a model
+/// to save part of it; give other keys to save it under other names. Several slices (slice_spec) may
+/// share a key; a variable_name must not appear twice. In errors, tensors are counted through the
+/// array of tensors and then through those of the saveables. options may be NULL.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT with TensorFlow's text: no tensors, names given twice, tensors of one saveable on
+/// several devices, options out of range, a saver_def that cannot be used.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_saver_create(
+    tensors: *const tfckpt_tensor,
+    num_tensors: usize,
+    saveables: *const tfckpt_saveable,
+    num_saveables: usize,
+    options: *const tfckpt_saver_options,
+    saver_out: *mut *mut tfckpt_saver,
+    error_out: *mut *mut tfckpt_error,
+) -> tfckpt_code {
+    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
+    unsafe {
+        guard(error_out, || {
+            check_out(saver_out, "saver_out")?;
+            let options = read_struct(options)?;
+            let context = match options.context.is_null() {
+                true => None,
+                false => Some(context_or_new(options.context)?),
+            };
+            let list = List::read(tensors, num_tensors, saveables, num_saveables)?;
+            let saver = Saver::new(list.described, options.to_options()?)?;
+            put(
+                saver_out,
+                into_handle(tfckpt_saver {
+                    saver,
+                    tensors: list.tensors,
+                    saveables: list.saveables,
+                    context,
+                    poison: Poison::default(),
+                    paths: Vec::new(),
+                }),
+            );
+            Ok(())
+        })
+    }
+}
+
+/// Gives a saver that was made with defer_build its tensors. On a saver that has been built it does
+/// nothing, if it is given none.
+///
+/// # Errors
+///
+/// As tfckpt_saver_create; FAILED_PRECONDITION for tensors that come too late.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_saver_build(
+    saver: *mut tfckpt_saver,
+    tensors: *const tfckpt_tensor,
+    num_tensors: usize,
+    saveables: *const tfckpt_saveable,
+    num_saveables: usize,
+    error_out: *mut *mut tfckpt_error,
+) -> tfckpt_code {
+    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
+    unsafe {
+        let poison = borrow(saver).map(|saver| saver.poison.clone());
+        guard_handle(poison.as_ref(), error_out, || {
+            let saver = required_mut(saver, "saver")?;
+            let list = List::read(tensors, num_tensors, saveables, num_saveables)?;
+            let given = !list.described.is_empty();
+            saver.saver.build(list.described)?;
+            if given {
+                saver.tensors = list.tensors;
+                saver.saveables = list.saveables;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Gives tensors of the saver other memory: those of the same key and slice_spec. Their dtype and shape
+/// must be what they were. On failure nothing is changed.
+///
+/// # Errors
+///
+/// NOT_FOUND for a tensor that the saver does not have; INVALID_ARGUMENT for another dtype or shape.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_saver_bind(
+    saver: *mut tfckpt_saver,
+    tensors: *const tfckpt_tensor,
+    num_tensors: usize,
+    error_out: *mut *mut tfckpt_error,
+) -> tfckpt_code {
+    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
+    unsafe {
+        let poison = borrow(saver).map(|saver| saver.poison.clone());
+        guard_handle(poison.as_ref(), error_out, || {
+            let saver = required_mut(saver, "saver")?;
+            bind(&mut saver.tensors, &read_tensors(tensors, num_tensors)?)
+        })
+    }
+}
+
+/// Frees a saver. What it has saved stays. NULL is accepted.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_saver_free(saver: *mut tfckpt_saver) {
+    // SAFETY: NULL or a saver that the caller owns.
+    unsafe { free(saver) }
+}
+
+/// How one checkpoint is saved: the arguments of Saver.save. All zeros is the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tfckpt_saver_save_options {
+    /// sizeof(tfckpt_saver_save_options)
+    pub struct_size: usize,
+    /// Appended to the path as "-<step>"; NULL = nothing is.
+    pub global_step: *const i64,
+    /// Name of the state file; NULL = "checkpoint".
+    pub latest_filename: *const c_char,
+    /// Suffix of the meta graphs that go with the checkpoints that are deleted; NULL = "meta".
+    pub meta_graph_suffix: *const c_char,
+    /// Must be 0: meta graphs are not written yet.
+    pub write_meta_graph: i32,
+    /// Not 0: the state file is left alone, and nothing is deleted.
+    pub no_state: i32,
+    /// As in tfckpt_save_options.
+    pub no_sync: i32,
+    /// When the checkpoint is saved, in nanoseconds since 1970; 0 = the system's clock.
+    pub now_ns: i64,
+    /// As in tfckpt_context_options, for this call; 0 = the context's alone.
+    pub max_host_bytes: u64,
+    /// NULL = no progress.
+    pub progress: tfckpt_progress_fn,
+    /// Passed to progress.
+    pub user_data: *mut c_void,
+    /// Filled if not NULL.
+    pub stats: *mut tfckpt_stats,
+}
+
+// SAFETY: `repr(C)`, begins with its size, integers, pointers and an optional function only.
+unsafe impl Sized for tfckpt_saver_save_options {
+    const NAME: &'static str = "tfckpt_saver_save_options";
+}
+
+/// Sets *options to the default; struct_size is sizeof(tfckpt_saver_save_options).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_saver_save_options_init(
+    options: *mut tfckpt_saver_save_options,
+    struct_size: usize,
+) -> tfckpt_code {
+    // SAFETY: `options` is NULL or has that size, by the header's rules.
+    unsafe { guard(std::ptr::null_mut(), || init_struct(options, struct_size)) }
+}
+
+/// Saves the saver's tensors to save_path with its step, writes the state file, and then deletes the
+/// checkpoint that is too many. *path_out (unless path_out is NULL) receives the path to restore from,
+/// to be freed with tfckpt_string_free; NULL if the saver is empty. A folder that is missing is
+/// created, one level of it, unless the saver is sharded or of format V1. options may be NULL.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT with TensorFlow's text for names that collide and a folder that does not exist;
+/// FAILED_PRECONDITION before the saver is built; UNIMPLEMENTED for write_meta_graph; the errors of
+/// tfckpt_save. Then nothing is recorded and nothing deleted.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_saver_save(
+    saver: *mut tfckpt_saver,
+    save_path: *const c_char,
+    options: *const tfckpt_saver_save_options,
+    path_out: *mut *mut c_char,
+    error_out: *mut *mut tfckpt_error,
+) -> tfckpt_code {
+    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
+    unsafe {
+        let poison = borrow(saver).map(|saver| saver.poison.clone());
+        guard_handle(poison.as_ref(), error_out, || {
+            let saver = required_mut(saver, "saver")?;
+            let options = read_struct(options)?;
+            clear_stats(options.stats)?;
+            if options.write_meta_graph != 0 {
+                return Err(Error::unimplemented("meta graphs are not written yet"));
+            }
+            let save_path = match save_path.is_null() {
+                true => saver.saver.filename().to_owned(),
+                false => path(save_path, "save_path")?.to_owned(),
+            };
+            let save_options = SaverSaveOptions {
+                global_step: borrow(options.global_step).copied(),
+                latest_filename: text(options.latest_filename, "latest_filename")?,
+                meta_graph_suffix: text(options.meta_graph_suffix, "meta_graph_suffix")?,
+                no_state: options.no_state != 0,
+                no_sync: options.no_sync != 0,
+                now_ns: (options.now_ns != 0).then_some(options.now_ns),
+            };
+            let context = saver.context(std::ptr::null())?;
+            let mut call = Call::new(&context);
+            call.max_host_bytes = options.max_host_bytes;
+            call.progress = to_progress(options.progress, options.user_data);
+            let mut asked = Asked::default();
+            let values = saver.values(&mut asked);
+            let saved = values.and_then(|values| {
+                saver
+                    .saver
+                    .save(&save_path, values, &save_options, &mut call)
+            });
+            asked.finish(&saver.saveables, &saved);
+            saver.refresh_paths();
+            put_stats(options.stats, &call.stats)?;
+            let saved = saved?;
+            if !path_out.is_null() {
+                put(
+                    path_out,
+                    saved.map_or(std::ptr::null_mut(), |path| c_path(&path).into_raw()),
+                );
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Restores all of the saver's tensors from the checkpoint save_path, of either format, or none:
+/// names, dtypes and shapes are compared before the first byte is written. In a checkpoint of
+/// tf.train.Checkpoint, names that are missing are looked up in its object graph. options may be NULL;
+/// its context comes before the saver's.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT when there is no checkpoint; NOT_FOUND for names that are missing, INVALID_ARGUMENT
+/// for dtypes or shapes that differ, both after TensorFlow's words; FAILED_PRECONDITION before the
+/// saver is built; the errors of tfckpt_restore.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_saver_restore(
+    saver: *mut tfckpt_saver,
+    save_path: *const c_char,
+    options: *const tfckpt_restore_options,
+    error_out: *mut *mut tfckpt_error,
+) -> tfckpt_code {
+    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
+    unsafe {
+        let poison = borrow(saver).map(|saver| saver.poison.clone());
+        guard_handle(poison.as_ref(), error_out, || {
+            let saver = required_mut(saver, "saver")?;
+            let options = read_struct(options)?;
+            clear_stats(options.stats)?;
+            if saver.saver.is_empty() && saver.saver.is_built() {
+                return Ok(());
+            }
+            if save_path.is_null() {
+                return Err(Error::invalid_argument(
+                    "Can't load save_path when it is None.",
+                ));
+            }
+            let verify = to_verify(options.verify)?;
+            let context = saver.context(options.context)?;
+            let mut call = Call::new(&context);
+            call.max_host_bytes = options.max_host_bytes;
+            call.progress = to_progress(options.progress, options.user_data);
+            let mut asked = Asked::default();
+            let mut described = Vec::new();
+            let mut strings = vec![StringTensor::default(); saver.num_tensors()];
+            let restored = saver.saver.restore(
+                path(save_path, "save_path")?,
+                verify,
+                |shapes| saver.destinations(shapes, &mut asked, &mut described, &mut strings),
+                &mut call,
+            );
+            if restored.is_ok() {
+                for (tensor, strings) in described.iter().zip(strings) {
+                    tensor.put_strings(strings);
+                }
+            }
+            asked.finish(&saver.saveables, &restored);
+            put_stats(options.stats, &call.stats)?;
+            restored
+        })
+    }
+}
+
+impl tfckpt_saver_options {
+    /// # Safety
+    ///
+    /// Pointers must be NULL or valid.
+    unsafe fn to_options(self) -> Result<SaverOptions> {
+        // SAFETY: the caller's promise, for all of the block.
+        unsafe {
+            let saver_def: &[u8] = array(self.saver_def.cast(), self.saver_def_size, "saver_def")?;
+            let defaults = SaverOptions::default();
+            Ok(SaverOptions {
+                reshape: self.reshape != 0,
+                sharded: self.sharded != 0,
+                max_to_keep: match self.max_to_keep {
+                    0 => defaults.max_to_keep,
+                    TFCKPT_KEEP_ALL => 0,
+                    max if max > 0 => max.into(),
+                    max => {
+                        return Err(Error::invalid_argument(format!(
+                            "max_to_keep is out of range; max_to_keep={max}"
+                        )));
+                    }
+                },
+                keep_checkpoint_every_n_hours: match self.keep_checkpoint_every_n_hours {
+                    0.0 => defaults.keep_checkpoint_every_n_hours,
+                    hours if hours < 0.0 => 0.0,
+                    hours => hours,
+                },
+                name: text(self.name, "name")?.map(str::to_owned),
+                restore_sequentially: self.restore_sequentially != 0,
+                saver_def: (!self.saver_def.is_null()).then(|| saver_def.to_owned()),
+                defer_build: self.defer_build != 0,
+                allow_empty: self.allow_empty != 0,
+                write_version: to_format(self.write_version)?,
+                pad_step_number: self.pad_step_number != 0,
+                save_relative_paths: self.save_relative_paths != 0,
+                filename: match self.filename.is_null() {
+                    true => defaults.filename,
+                    false => path(self.filename, "filename")?.to_owned(),
+                },
+                shrink_to_max_to_keep: self.shrink_to_max_to_keep != 0,
+                max_shard_size: self.max_shard_size,
+                now_ns: (self.now_ns != 0).then_some(self.now_ns),
+            })
+        }
+    }
+}
+
+/// The tensors and saveables of a saver, read from C.
+struct List {
+    tensors: Vec<StoredTensor>,
+    saveables: Vec<StoredSaveable>,
+    described: Vec<Saveable>,
+}
+
+impl List {
+    unsafe fn read(
+        tensors: *const tfckpt_tensor,
+        num_tensors: usize,
+        saveables: *const tfckpt_saveable,
+        num_saveables: usize,
+    ) -> Result<Self> {
+        let mut list = Self {
+            tensors: Vec::new(),
+            saveables: Vec::new(),
+            described: Vec::new(),
+        };
+        // SAFETY: the caller's promise, for all of the block.
+        unsafe {
+            let tensors = read_tensors(tensors, num_tensors)?;
+            for (index, tensor) in tensors.iter().enumerate() {
+                let stored = StoredTensor::new(tensor, false);
+                let (stored, variable) = stored.map_err(|error| error.with_tensor_index(index))?;
+                list.tensors.push(stored);
+                list.described.push(variable.into());
+            }
+            for saveable in read_structs(saveables, num_saveables, "saveables")? {
+                let (stored, saveable) = StoredSaveable::new(&saveable)?;
+                list.saveables.push(stored);
+                list.described.push(saveable);
+            }
+        }
+        Ok(list)
+    }
+}
+
+/// Binds all or nothing.
+unsafe fn bind(stored: &mut [StoredTensor], tensors: &[tfckpt_tensor]) -> Result<()> {
+    let names: HashMap<(&[u8], &[u8]), usize> = stored
+        .iter()
+        .enumerate()
+        .map(|(index, tensor)| (tensor.name(), index))
+        .collect();
+    let mut places = Vec::with_capacity(tensors.len());
+    for (index, tensor) in tensors.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let common = unsafe { tensor.common() }.map_err(|error| error.with_tensor_index(index))?;
+        let name = (common.key, common.slice_spec.as_bytes());
+        let found = names
+            .get(&name)
+            .and_then(|&place| Some((place, stored.get(place)?)));
+        let (place, known) = found.ok_or_else(|| {
+            Error::not_found("the saver has no such tensor")
+                .with_tensor_index(index)
+                .with_key(common.key)
+        })?;
+        known
+            .check_same(&common)
+            .map_err(|error| error.with_tensor_index(index))?;
+        places.push(place);
+    }
+    for (place, tensor) in places.into_iter().zip(tensors) {
+        if let Some(stored) = stored.get_mut(place) {
+            stored.bind(tensor);
+        }
+    }
+    Ok(())
+}
+
+/// How many saveables were asked for memory, and so have to be told when it is no longer needed.
+#[derive(Default)]
+struct Asked(usize);
+
+impl Asked {
+    unsafe fn finish<T>(self, saveables: &[StoredSaveable], result: &Result<T>) {
+        let code = match result {
+            Ok(_) => TFCKPT_OK,
+            Err(error) => error.code() as tfckpt_code,
+        };
+        for saveable in saveables.iter().take(self.0) {
+            // SAFETY: the caller's promise.
+            unsafe { saveable.finish(code) };
+        }
+    }
+}
+
+impl tfckpt_saver {
+    /// The context of a call: its own, or the saver's, or a new one.
+    unsafe fn context(&self, own: *const tfckpt_context) -> Result<Arc<Context>> {
+        match (&self.context, own.is_null()) {
+            (Some(context), true) => Ok(context.clone()),
+            // SAFETY: the caller's promise.
+            _ => unsafe { context_or_new(own) },
+        }
+    }
+
+    fn num_tensors(&self) -> usize {
+        let grouped = self.saveables.iter().map(|saveable| saveable.tensors.len());
+        self.tensors.len() + grouped.sum::<usize>()
+    }
+
+    /// What is to be saved, in the order given.
+    unsafe fn values<'a>(&self, asked: &mut Asked) -> Result<Vec<SaveValue<'a>>> {
+        let mut values = Vec::with_capacity(self.num_tensors());
+        for (index, tensor) in self.tensors.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            let described = unsafe { tensor.describe().describe_save() };
+            let described = described.map_err(|error| error.with_tensor_index(index))?;
+            values.push(SaveValue {
+                shape: described.shape,
+                data: described.data,
+            });
+        }
+        for saveable in &self.saveables {
+            asked.0 += 1;
+            // SAFETY: as above.
+            values.extend(unsafe { saveable.save() }?);
+        }
+        Ok(values)
+    }
+
+    /// Where tensors of these shapes go, in the order given.
+    unsafe fn destinations<'a>(
+        &self,
+        shapes: &[Shape],
+        asked: &mut Asked,
+        described: &mut Vec<tfckpt_tensor>,
+        strings: &'a mut [StringTensor],
+    ) -> Result<Vec<RestoreData<'a>>> {
+        described.extend(self.tensors.iter().map(StoredTensor::describe));
+        for saveable in &self.saveables {
+            let num = saveable.tensors.len();
+            let shapes = shapes
+                .get(described.len()..described.len() + num)
+                .unwrap_or_default();
+            asked.0 += 1;
+            // SAFETY: the caller's promise.
+            described.extend(unsafe { saveable.restore(shapes) }?);
+        }
+        let tensors = described.iter().zip(strings).enumerate();
+        let data = tensors.map(|(index, (tensor, strings))| {
+            // SAFETY: as above.
+            let described = unsafe { tensor.describe_restore(strings) };
+            described
+                .map(|described| described.data)
+                .map_err(|error| error.with_tensor_index(index))
+        });
+        data.collect()
+    }
+
+    /// Copies the paths of the last checkpoints, for those who look at them.
+    pub(super) fn refresh_paths(&mut self) {
+        let paths = self
+            .saver
+            .last_checkpoints()
+            .iter()
+            .map(|(path, _)| c_path(path));
+        self.paths = paths.collect();
+    }
+}
