@@ -12,6 +12,8 @@ mod options;
 mod restore;
 mod retention;
 mod save;
+#[cfg(test)]
+mod tests;
 mod variables;
 
 pub use options::{SaverOptions, SaverSaveOptions};

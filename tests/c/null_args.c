@@ -23,6 +23,7 @@ static void freeing_null_does_nothing(void)
     tfckpt_entries_free(NULL);
     tfckpt_view_free(NULL);
     tfckpt_checkpoint_state_free(NULL);
+    tfckpt_saver_free(NULL);
 }
 
 static void getters_of_null_give_nothing(void)
@@ -65,6 +66,10 @@ static void getters_of_null_give_nothing(void)
     CHECK(tfckpt_checkpoint_state_num_timestamps(NULL) == 0);
     CHECK(tfckpt_checkpoint_state_timestamp(NULL, 0) == 0);
     CHECK(tfckpt_checkpoint_state_last_preserved_timestamp(NULL) == 0);
+
+    CHECK(tfckpt_saver_num_last_checkpoints(NULL) == 0);
+    CHECK(tfckpt_saver_last_checkpoint(NULL, 0) == NULL);
+    CHECK(tfckpt_saver_last_checkpoint_time(NULL, 0) == 0);
 }
 
 static void initialisers(void)
@@ -79,6 +84,9 @@ static void initialisers(void)
     REFUSED_QUIETLY(tfckpt_verify_options_init(NULL, sizeof(tfckpt_verify_options)));
     REFUSED_QUIETLY(tfckpt_update_options_init(NULL, sizeof(tfckpt_update_options)));
     REFUSED_QUIETLY(tfckpt_remove_options_init(NULL, sizeof(tfckpt_remove_options)));
+    REFUSED_QUIETLY(tfckpt_saveable_init(NULL, sizeof(tfckpt_saveable)));
+    REFUSED_QUIETLY(tfckpt_saver_options_init(NULL, sizeof(tfckpt_saver_options)));
+    REFUSED_QUIETLY(tfckpt_saver_save_options_init(NULL, sizeof(tfckpt_saver_save_options)));
 }
 
 static void context(void)
@@ -254,6 +262,63 @@ static void checkpoint_state(const char *dir, const char *prefix)
     CHECK(tfckpt_remove_checkpoint(prefix, NULL, NULL) == TFCKPT_OK);
 }
 
+static void saver(const char *prefix, const tfckpt_tensor *tensor)
+{
+    const char *paths[2];
+    double times[] = {1, 2};
+    tfckpt_saver *saver = UNTOUCHED(tfckpt_saver);
+    tfckpt_strings *definition = UNTOUCHED(tfckpt_strings);
+    tfckpt_error *error = NULL;
+    char *path = &untouched;
+
+    paths[0] = prefix;
+    paths[1] = NULL;
+    REFUSED(tfckpt_saver_create(NULL, 1, NULL, 0, NULL, &saver, &error));
+    REFUSED(tfckpt_saver_create(tensor, 1, NULL, 1, NULL, &saver, &error));
+    REFUSED(tfckpt_saver_create(tensor, 1, NULL, 0, NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_saver_create(NULL, 1, NULL, 0, NULL, &saver, NULL));
+    IS_UNTOUCHED(saver);
+    CHECK(tfckpt_saver_create(tensor, 1, NULL, 0, NULL, &saver, NULL) == TFCKPT_OK);
+
+    REFUSED(tfckpt_saver_build(NULL, NULL, 0, NULL, 0, &error));
+    REFUSED(tfckpt_saver_build(saver, NULL, 1, NULL, 0, &error));
+    REFUSED(tfckpt_saver_build(saver, NULL, 0, NULL, 1, &error));
+    REFUSED_QUIETLY(tfckpt_saver_build(NULL, NULL, 0, NULL, 0, NULL));
+    REFUSED(tfckpt_saver_bind(NULL, tensor, 1, &error));
+    REFUSED(tfckpt_saver_bind(saver, NULL, 1, &error));
+    REFUSED_QUIETLY(tfckpt_saver_bind(NULL, tensor, 1, NULL));
+
+    REFUSED(tfckpt_saver_save(NULL, prefix, NULL, &path, &error));
+    REFUSED_QUIETLY(tfckpt_saver_save(NULL, prefix, NULL, &path, NULL));
+    IS_UNTOUCHED(path);
+    CHECK(tfckpt_saver_save(saver, prefix, NULL, NULL, NULL) == TFCKPT_OK);
+    REFUSED(tfckpt_saver_restore(NULL, prefix, NULL, &error));
+    REFUSED(tfckpt_saver_restore(saver, NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_saver_restore(saver, NULL, NULL, NULL));
+    CHECK(tfckpt_saver_restore(saver, prefix, NULL, NULL) == TFCKPT_OK);
+
+    REFUSED(tfckpt_saver_set_last_checkpoints(NULL, paths, 1, &error));
+    REFUSED(tfckpt_saver_set_last_checkpoints(saver, NULL, 1, &error));
+    REFUSED(tfckpt_saver_set_last_checkpoints(saver, paths, 2, &error)); /* the second one is NULL */
+    REFUSED_QUIETLY(tfckpt_saver_set_last_checkpoints(NULL, paths, 1, NULL));
+    REFUSED(tfckpt_saver_set_last_checkpoints_with_time(NULL, paths, times, 1, &error));
+    REFUSED(tfckpt_saver_set_last_checkpoints_with_time(saver, NULL, times, 1, &error));
+    REFUSED(tfckpt_saver_set_last_checkpoints_with_time(saver, paths, NULL, 1, &error));
+    REFUSED_QUIETLY(tfckpt_saver_set_last_checkpoints_with_time(NULL, paths, times, 1, NULL));
+    REFUSED(tfckpt_saver_recover_last_checkpoints(NULL, paths, 1, &error));
+    REFUSED(tfckpt_saver_recover_last_checkpoints(saver, NULL, 1, &error));
+    REFUSED_QUIETLY(tfckpt_saver_recover_last_checkpoints(NULL, paths, 1, NULL));
+    CHECK(tfckpt_saver_num_last_checkpoints(saver) == 1);
+    CHECK(tfckpt_saver_set_last_checkpoints(saver, NULL, 0, NULL) == TFCKPT_OK);
+    CHECK(tfckpt_saver_num_last_checkpoints(saver) == 0);
+
+    REFUSED(tfckpt_saver_as_saver_def(NULL, &definition, &error));
+    REFUSED(tfckpt_saver_as_saver_def(saver, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_saver_as_saver_def(NULL, &definition, NULL));
+    IS_UNTOUCHED(definition);
+    tfckpt_saver_free(saver);
+}
+
 int main(int argc, char **argv)
 {
     static const int64_t shape[] = {4};
@@ -272,6 +337,7 @@ int main(int argc, char **argv)
     open_and_look_up(prefix);
     read_with_a_reader(prefix, &tensor);
     checkpoint_state(dir, prefix);
+    saver(prefix, &tensor);
     CHECK(values[0] == 1 && values[3] == 4);
     remove_scratch_folder(dir);
     return 0;

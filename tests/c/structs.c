@@ -59,6 +59,9 @@ INIT_OF(reader_options)
 INIT_OF(verify_options)
 INIT_OF(update_options)
 INIT_OF(remove_options)
+INIT_OF(saveable)
+INIT_OF(saver_options)
+INIT_OF(saver_save_options)
 
 static const tfckpt_tensor TENSOR = TFCKPT_TENSOR_INIT;
 static const tfckpt_stats STATS = TFCKPT_STATS_INIT;
@@ -70,6 +73,9 @@ static const tfckpt_reader_options READER_OPTIONS = TFCKPT_READER_OPTIONS_INIT;
 static const tfckpt_verify_options VERIFY_OPTIONS = TFCKPT_VERIFY_OPTIONS_INIT;
 static const tfckpt_update_options UPDATE_OPTIONS = TFCKPT_UPDATE_OPTIONS_INIT;
 static const tfckpt_remove_options REMOVE_OPTIONS = TFCKPT_REMOVE_OPTIONS_INIT;
+static const tfckpt_saveable SAVEABLE = TFCKPT_SAVEABLE_INIT;
+static const tfckpt_saver_options SAVER_OPTIONS = TFCKPT_SAVER_OPTIONS_INIT;
+static const tfckpt_saver_save_options SAVER_SAVE_OPTIONS = TFCKPT_SAVER_SAVE_OPTIONS_INIT;
 
 static void macros_equal_functions(void)
 {
@@ -83,6 +89,9 @@ static void macros_equal_functions(void)
     check_init(init_verify_options, &VERIFY_OPTIONS, sizeof VERIFY_OPTIONS);
     check_init(init_update_options, &UPDATE_OPTIONS, sizeof UPDATE_OPTIONS);
     check_init(init_remove_options, &REMOVE_OPTIONS, sizeof REMOVE_OPTIONS);
+    check_init(init_saveable, &SAVEABLE, sizeof SAVEABLE);
+    check_init(init_saver_options, &SAVER_OPTIONS, sizeof SAVER_OPTIONS);
+    check_init(init_saver_save_options, &SAVER_SAVE_OPTIONS, sizeof SAVER_SAVE_OPTIONS);
 }
 
 /* ---- Sizes of options ---- */
@@ -164,6 +173,46 @@ static tfckpt_code remove_nothing(void *options, tfckpt_error **error_out)
     return tfckpt_remove_checkpoint(gone, (const tfckpt_remove_options *)options, error_out);
 }
 
+static tfckpt_code new_saver(void *options, tfckpt_error **error_out)
+{
+    const tfckpt_tensor tensor = values_tensor();
+    tfckpt_saver *saver = NULL;
+    tfckpt_code code =
+        tfckpt_saver_create(&tensor, 1, NULL, 0, (const tfckpt_saver_options *)options, &saver, error_out);
+
+    tfckpt_saver_free(saver);
+    return code;
+}
+
+static tfckpt_code save_with_saver(void *options, tfckpt_error **error_out)
+{
+    const tfckpt_tensor tensor = values_tensor();
+    tfckpt_saver *saver = NULL;
+    tfckpt_code code;
+
+    CHECK(tfckpt_saver_create(&tensor, 1, NULL, 0, NULL, &saver, NULL) == TFCKPT_OK);
+    code = tfckpt_saver_save(saver, prefix, (const tfckpt_saver_save_options *)options, NULL, error_out);
+    tfckpt_saver_free(saver);
+    return code;
+}
+
+static int32_t never_called(tfckpt_tensor *tensors, size_t num_tensors, void *user_data)
+{
+    (void)tensors;
+    (void)num_tensors;
+    (void)user_data;
+    return 1;
+}
+
+static tfckpt_code new_saver_of(void *saveable, tfckpt_error **error_out)
+{
+    tfckpt_saver *saver = NULL;
+    tfckpt_code code = tfckpt_saver_create(NULL, 0, (const tfckpt_saveable *)saveable, 1, NULL, &saver, error_out);
+
+    tfckpt_saver_free(saver);
+    return code;
+}
+
 static tfckpt_code save_tensor(void *tensor, tfckpt_error **error_out)
 {
     return tfckpt_save(prefix, (const tfckpt_tensor *)tensor, 1, NULL, NULL, error_out);
@@ -203,7 +252,13 @@ static void sizes_are_checked(void)
 {
     const tfckpt_tensor tensor = values_tensor();
     tfckpt_save_options save_options = TFCKPT_SAVE_OPTIONS_INIT;
+    tfckpt_saveable saveable = TFCKPT_SAVEABLE_INIT;
 
+    saveable.name = "table";
+    saveable.tensors = &tensor;
+    saveable.num_tensors = 1;
+    saveable.save = never_called;
+    saveable.restore = never_called;
     save_options.update_state = 1; /* so that there is a latest one */
     check_sizes(save, &save_options, sizeof save_options);
     check_sizes(new_context, &CONTEXT_OPTIONS, sizeof CONTEXT_OPTIONS);
@@ -213,6 +268,9 @@ static void sizes_are_checked(void)
     check_sizes(verify, &VERIFY_OPTIONS, sizeof VERIFY_OPTIONS);
     check_sizes(update_state, &UPDATE_OPTIONS, sizeof UPDATE_OPTIONS);
     check_sizes(remove_nothing, &REMOVE_OPTIONS, sizeof REMOVE_OPTIONS);
+    check_sizes(new_saver, &SAVER_OPTIONS, sizeof SAVER_OPTIONS);
+    check_sizes(save_with_saver, &SAVER_SAVE_OPTIONS, sizeof SAVER_SAVE_OPTIONS);
+    check_sizes(new_saver_of, &saveable, sizeof saveable);
     check_sizes(save_tensor, &tensor, sizeof tensor);
     check_sizes(restore_tensor, &tensor, sizeof tensor);
 }
