@@ -27,6 +27,9 @@ pub struct Naming<'a> {
 /// that the checkpoint would have too; for a prefix without a file name.
 pub fn checkpoint_file(save_path: &Path, naming: &Naming<'_>) -> Result<PathBuf> {
     let latest_filename = naming.latest_filename.unwrap_or("checkpoint");
+    if latest_filename.is_empty() {
+        return Err(Error::invalid_argument("'latest_filename' is empty"));
+    }
     check_latest_filename(latest_filename)?;
     let prefix = match naming.global_step {
         Some(step) => naming::numbered_prefix(save_path, step, naming.pad_step_number),
@@ -124,6 +127,11 @@ mod tests {
             ..NAMING
         };
         name("dir/state", named).unwrap_err();
+        let named = Naming {
+            latest_filename: Some(""),
+            ..NAMING
+        };
+        name("dir/m", named).unwrap_err();
         let named = Naming {
             latest_filename: Some("a/state"),
             ..NAMING
