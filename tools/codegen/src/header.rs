@@ -36,7 +36,7 @@ use crate::source::{Field, Item, Kind, Source};
 
 /// The files of `src/capi` in the order in which they are read. A file that is not there yet is a
 /// chapter that is not written yet; a file that is not here must export nothing.
-const CHAPTERS: [&str; 20] = [
+const CHAPTERS: [&str; 22] = [
     "version",
     "error",
     "dtype",
@@ -46,9 +46,11 @@ const CHAPTERS: [&str; 20] = [
     "save",
     "restore",
     "latest",
+    "merge",
     "context",
     "reader",
     "entry",
+    "object_graph",
     "view",
     "verify",
     "state",
