@@ -73,6 +73,7 @@ pub mod entry;
 pub mod error;
 pub mod last_checkpoints;
 pub mod latest;
+pub mod object_graph;
 pub mod progress;
 pub mod reader;
 pub mod restore;

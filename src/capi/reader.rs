@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::context::{context_or_new, tfckpt_context};
 use super::error::{tfckpt_code, tfckpt_error};
 use super::handle::{
-    Sized, borrow, c_path, check_out, free, init_struct, into_handle, path, put, read_struct,
-    required,
+    Sized, borrow, c_path, c_string, check_out, free, init_struct, into_handle, path, put,
+    read_struct, required,
 };
 use super::restore::{Request, tfckpt_restore_options};
 use super::tensor::tfckpt_tensor;
@@ -134,6 +134,34 @@ pub unsafe extern "C" fn tfckpt_reader_num_tensors(
             let reader = required(reader, "reader")?;
             check_out(num_out, "num_out")?;
             put(num_out, reader.reader.num_tensors()?);
+            Ok(())
+        })
+    }
+}
+
+/// A line for each tensor, such as "w (DT_FLOAT) [2,2]", as debug_string of TensorFlow's
+/// NewCheckpointReader has them: in the order of the keys; a partitioned tensor with its slices, where
+/// TensorFlow has lines for the keys of the slices if the format is V2. *string_out is the caller's, to
+/// be freed with tfckpt_string_free. Keys need not be UTF-8, and so the string need not be; a NUL in one
+/// is shown as \0.
+///
+/// # Errors
+///
+/// DATA_LOSS when an entry, or part of the index, is damaged.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_reader_debug_string(
+    reader: *const tfckpt_reader,
+    string_out: *mut *mut c_char,
+    error_out: *mut *mut tfckpt_error,
+) -> tfckpt_code {
+    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
+    unsafe {
+        let handle = borrow(reader);
+        guard_handle(handle.map(|reader| &reader.poison), error_out, || {
+            let reader = required(reader, "reader")?;
+            check_out(string_out, "string_out")?;
+            let string = c_string(reader.reader.debug_string()?);
+            put(string_out, string.into_raw());
             Ok(())
         })
     }

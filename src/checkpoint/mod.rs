@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod debug_string;
 mod device_name;
 mod find;
 mod latest;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use super::manage::Format;
 use super::restore::{self, RestoreOptions, RestoreOutcome};
 use super::tensor::RestoreTensor;
 use super::view::{self, View, ViewOptions};
@@ -35,6 +36,11 @@ impl Reader {
     /// The prefix that was opened.
     pub fn prefix(&self) -> &Path {
         self.0.prefix()
+    }
+
+    /// The format of its files.
+    pub fn format(&self) -> Format {
+        Format::V2
     }
 
     /// Number of data files.

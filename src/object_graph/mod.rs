@@ -59,7 +59,7 @@ pub struct ObjectTensor<'a> {
     pub attribute: &'a str,
     /// What `tf.train.Saver` would have called it; empty for what is no variable.
     pub full_name: &'a str,
-    /// Its key in the checkpoint.
+    /// Its key in the checkpoint. Of a table or an iterator TensorFlow notes only how the keys begin.
     pub key: &'a str,
 }
 

@@ -22,6 +22,7 @@ static void freeing_null_does_nothing(void)
     tfckpt_entry_free(NULL);
     tfckpt_entries_free(NULL);
     tfckpt_view_free(NULL);
+    tfckpt_object_graph_free(NULL);
     tfckpt_checkpoint_state_free(NULL);
     tfckpt_saver_free(NULL);
 }
@@ -57,6 +58,17 @@ static void getters_of_null_give_nothing(void)
     CHECK(tfckpt_entry_crc32c(NULL) == 0);
     CHECK(tfckpt_entry_num_slices(NULL) == 0);
     CHECK(tfckpt_entry_slice(NULL, 0) == NULL);
+    CHECK(tfckpt_object_graph_num_tensors(NULL) == 0);
+    CHECK(tfckpt_object_graph_key(NULL, 0, &size) == NULL && size == 0);
+    CHECK(tfckpt_object_graph_key(NULL, 0, NULL) == NULL);
+    CHECK(tfckpt_object_graph_full_name(NULL, 0, &size) == NULL);
+    CHECK(tfckpt_object_graph_full_name(NULL, 0, NULL) == NULL);
+    CHECK(tfckpt_object_graph_attribute(NULL, 0, &size) == NULL);
+    CHECK(tfckpt_object_graph_attribute(NULL, 0, NULL) == NULL);
+    CHECK(tfckpt_object_graph_key_of_name(NULL, "a", 1, &size) == NULL);
+    CHECK(tfckpt_object_graph_key_of_name(NULL, NULL, 0, NULL) == NULL);
+    CHECK(tfckpt_object_graph_key_of_path(NULL, "a", 1, &size) == NULL);
+    CHECK(tfckpt_object_graph_key_of_path(NULL, NULL, 0, NULL) == NULL);
     CHECK(tfckpt_view_data(NULL) == NULL);
     CHECK(tfckpt_view_size(NULL) == 0);
 
@@ -211,6 +223,44 @@ static void read_with_a_reader(const char *prefix, const tfckpt_tensor *tensor)
     tfckpt_reader_free(reader);
 }
 
+static void object_graph(const char *prefix)
+{
+    static const char GRAPH[] = "\x0a\x00"; /* a root and nothing else */
+    tfckpt_string string = {GRAPH, sizeof GRAPH - 1};
+    tfckpt_tensor tensor =
+        host_tensor("_CHECKPOINTABLE_OBJECT_GRAPH", TFCKPT_DTYPE_STRING, 0, NULL, &string, sizeof string);
+    tfckpt_reader *reader = NULL;
+    tfckpt_object_graph *graph = UNTOUCHED(tfckpt_object_graph);
+    tfckpt_error *error = NULL;
+    char *text = &untouched;
+
+    CHECK_OK(tfckpt_save(prefix, &tensor, 1, NULL, NULL, &error), error);
+    CHECK_OK(tfckpt_reader_open(prefix, NULL, &reader, &error), error);
+    REFUSED(tfckpt_reader_debug_string(NULL, &text, &error));
+    REFUSED(tfckpt_reader_debug_string(reader, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_reader_debug_string(NULL, &text, NULL));
+    IS_UNTOUCHED(text);
+    CHECK(tfckpt_reader_debug_string(reader, &text, NULL) == TFCKPT_OK);
+    tfckpt_string_free(text);
+
+    REFUSED(tfckpt_reader_object_graph(NULL, &graph, &error));
+    REFUSED(tfckpt_reader_object_graph(reader, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_reader_object_graph(NULL, &graph, NULL));
+    IS_UNTOUCHED(graph);
+    CHECK(tfckpt_reader_object_graph(reader, &graph, NULL) == TFCKPT_OK);
+    text = &untouched;
+    REFUSED(tfckpt_object_graph_path(NULL, 0, &text, &error));
+    REFUSED(tfckpt_object_graph_path(graph, 0, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_object_graph_path(NULL, 0, &text, NULL));
+    CHECK(tfckpt_object_graph_path(graph, 0, &text, NULL) == TFCKPT_OUT_OF_RANGE);
+    IS_UNTOUCHED(text);
+    CHECK(tfckpt_object_graph_key_of_name(graph, NULL, 1, NULL) == NULL);
+    CHECK(tfckpt_object_graph_key_of_path(graph, NULL, 1, NULL) == NULL);
+    CHECK(tfckpt_object_graph_key_of_path(graph, NULL, 0, NULL) == NULL); /* the root's path; it has no value */
+    tfckpt_object_graph_free(graph);
+    tfckpt_reader_free(reader);
+}
+
 static void checkpoint_state(const char *dir, const char *prefix)
 {
     const char *prefixes[2] = {prefix, NULL};
@@ -338,6 +388,8 @@ int main(int argc, char **argv)
     read_with_a_reader(prefix, &tensor);
     checkpoint_state(dir, prefix);
     saver(prefix, &tensor);
+    path_in(prefix, dir, "objects");
+    object_graph(prefix);
     CHECK(values[0] == 1 && values[3] == 4);
     remove_scratch_folder(dir);
     return 0;

@@ -19,6 +19,7 @@ mod fuzz_corpora;
 mod golden_errors;
 mod memory;
 mod naive;
+mod object_graph;
 mod overwrite;
 #[cfg(feature = "test-panics")]
 mod panics;

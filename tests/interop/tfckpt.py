@@ -26,7 +26,7 @@ from ctypes import (
     sizeof,
 )
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -482,6 +482,21 @@ class Reader:
         finally:
             _functions["entries_free"](iteration)
 
+    def debug_string(self) -> bytes:
+        """`tfckpt_reader_debug_string`."""
+        string = c_void_p()
+        _call("reader_debug_string", self._reader, byref(string))
+        try:
+            return ctypes.string_at(string.value)
+        finally:
+            _functions["string_free"](string)
+
+    def object_graph(self) -> ObjectGraph:
+        """`tfckpt_reader_object_graph`; outlives the reader."""
+        graph = c_void_p()
+        _call("reader_object_graph", self._reader, byref(graph))
+        return ObjectGraph(graph)
+
     def find(self, key: bytes | str) -> Entry:
         """The entry of one tensor."""
         key, entry = _bytes(key), c_void_p()
@@ -543,6 +558,54 @@ def _entry(entry: c_void_p) -> Entry:
         crc32c=get("crc32c"),
         slices=tuple(_text(get("slice", i)) for i in range(get("num_slices"))),
     )
+
+
+class ObjectTensor(NamedTuple):
+    """What an object graph says of a tensor; `path` is None if nothing leads there."""
+
+    path: str | None
+    attribute: str
+    full_name: str
+    key: str
+
+
+class ObjectGraph:
+    """`tfckpt_object_graph`."""
+
+    def __init__(self, graph: c_void_p) -> None:
+        self._graph = graph
+
+    def __del__(self) -> None:
+        _functions["object_graph_free"](self._graph)
+
+    def tensors(self) -> list[ObjectTensor]:
+        """All tensors in order."""
+        num = _functions["object_graph_num_tensors"](self._graph)
+        for name in ("key", "full_name", "attribute"):
+            assert _sized(_functions[f"object_graph_{name}"], self._graph, num) is None
+        return [self._tensor(i) for i in range(num)]
+
+    def _tensor(self, i: int) -> ObjectTensor:
+        get = lambda name: _sized(_functions[f"object_graph_{name}"], self._graph, i).decode()  # noqa: E731
+        path = c_void_p()
+        try:
+            _call("object_graph_path", self._graph, i, byref(path))
+        except CheckpointError as error:
+            assert error.code_name == "NOT_FOUND", error
+        text = _taken_string(path) if path.value else None
+        return ObjectTensor(text, get("attribute"), get("full_name"), get("key"))
+
+    def key_of_name(self, name: bytes | str) -> str | None:
+        """The key of the variable of this full name."""
+        return self._key("object_graph_key_of_name", _bytes(name))
+
+    def key_of_path(self, path: bytes | str) -> str | None:
+        """The key of the variable at this path."""
+        return self._key("object_graph_key_of_path", _bytes(path))
+
+    def _key(self, function: str, wanted: bytes) -> str | None:
+        key = _sized(_functions[function], self._graph, wanted, len(wanted))
+        return None if key is None else key.decode()
 
 
 # ---- checkpoint state ----

@@ -147,13 +147,8 @@ impl Printer<'_> {
     /// Names, dtypes and shapes in TensorFlow's terms.
     fn list(&self, out: &mut dyn Write) -> Result<Outcome, Failure> {
         let outcome = self.for_each(out, |out, info| {
-            let (key, dtype) = (printable(&info.key), info.dtype.proto_name());
-            write!(out, "{key} ({dtype}) {}", info.shape)?;
-            if !info.slices.is_empty() {
-                let num = info.slices.len();
-                write!(out, ", {num} slices: {}", info.slices.join(" "))?;
-            }
-            writeln!(out)?;
+            let text = info.debug_text(self.reader.format());
+            writeln!(out, "{} {text}", printable(&info.key))?;
             Ok(())
         })?;
         writeln!(out)?;
