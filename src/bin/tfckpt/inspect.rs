@@ -58,8 +58,33 @@ pub struct Arguments {
     )]
     count_exclude_pattern: Option<Regex>,
     /// NumPy's options precision, threshold, edgeitems, linewidth, suppress
-    #[arg(long = "printoptions", value_name = "NAME=VALUE", num_args = 1..)]
+    #[arg(long = "printoptions", value_name = "NAME=VALUE", num_args = 0..)]
     print_options: Vec<PrintOption>,
+}
+
+/// The program's arguments with a truth value joined to its option, as in `--all_tensors True`, which
+/// TensorFlow's tool takes. Only behind `--file_name`: without it the next argument may be the prefix.
+pub fn join_truth_values(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    let arguments: Vec<OsString> = arguments.collect();
+    let is_file_name = |argument: &OsString| {
+        argument == "--file_name" || argument.as_bytes().starts_with(b"--file_name=")
+    };
+    let as_the_tool = arguments.iter().any(is_file_name);
+    for argument in arguments {
+        match joined.last_mut() {
+            Some(option)
+                if as_the_tool
+                    && (option == "--all_tensors" || option == "--all_tensor_names")
+                    && !argument.as_bytes().starts_with(b"-") =>
+            {
+                option.push("=");
+                option.push(argument);
+            }
+            _ => joined.push(argument),
+        }
+    }
+    joined
 }
 
 /// As TensorFlow's tool reads a truth value.
@@ -90,7 +115,14 @@ impl std::str::FromStr for PrintOption {
             "threshold" => value.parse().map(Self::Threshold).map_err(number),
             "edgeitems" => value.parse().map(Self::EdgeItems).map_err(number),
             "linewidth" => value.parse().map(Self::LineWidth).map_err(number),
-            "suppress" => parse_bool(value).map(Self::Suppress),
+            "suppress" => match value.to_ascii_lowercase().as_str() {
+                "true" | "t" | "1" => Ok(Self::Suppress(true)),
+                "false" | "f" | "0" => Ok(Self::Suppress(false)),
+                _ => Err(format!("not a truth value: {value}")),
+            },
+            "sign" | "floatmode" | "nanstr" | "infstr" | "legacy" => {
+                Err(format!("NumPy's option {name} is not supported"))
+            }
             _ => Err(format!("no such option: {name}")),
         }
     }
@@ -132,7 +164,9 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Outcome, Failur
     } else {
         printer.list(out)?
     };
-    printer.count(out, arguments.count_exclude_pattern.as_ref())?;
+    let exclude = arguments.count_exclude_pattern.as_ref();
+    // The empty pattern is the tool's default.
+    printer.count(out, exclude.filter(|pattern| !pattern.as_str().is_empty()))?;
     Ok(outcome)
 }
 
@@ -303,4 +337,41 @@ fn write_heading(out: &mut dyn Write, info: &TensorInfo) -> Result<(), Failure> 
     let (key, dtype) = (printable(&info.key), info.dtype.python_name());
     writeln!(out, "tensor: {key} ({dtype}) {:?}", info.shape.dims())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn truth_values_are_joined_in_command_lines_of_the_tool() {
+        let joined = |line: &str| {
+            let arguments = line.split(' ').map(OsString::from);
+            join_truth_values(arguments)
+                .join(OsString::from(" ").as_os_str())
+                .into_string()
+                .unwrap()
+        };
+        for (line, expected) in [
+            (
+                "--file_name p --all_tensors True",
+                "--file_name p --all_tensors=True",
+            ),
+            (
+                "--all_tensor_names no --file_name=p",
+                "--all_tensor_names=no --file_name=p",
+            ),
+            (
+                "--file_name p --all_tensors --tensor_name w",
+                "--file_name p --all_tensors --tensor_name w",
+            ),
+            ("--all_tensors p", "--all_tensors p"),
+            (
+                "--file_name p --all_tensors=False q",
+                "--file_name p --all_tensors=False q",
+            ),
+        ] {
+            assert_eq!(joined(line), expected);
+        }
+    }
 }

@@ -56,7 +56,7 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse_from(inspect::join_truth_values(std::env::args_os()));
     let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
     let result = arguments.command.run(&mut out);
     // Also after a failure: what was found before it is worth having.

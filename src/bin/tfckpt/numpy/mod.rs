@@ -110,14 +110,15 @@ struct Layout<'a> {
 }
 
 impl<'v> Layout<'v> {
-    /// The indices of a dimension that are shown, with `None` where some are left out.
+    /// The indices of a dimension that are shown, with `None` where some are left out. The last one
+    /// always is.
     fn indices(&self, axis: usize) -> Vec<Option<usize>> {
         let dim = self.dims.get(axis).copied().unwrap_or(0);
         let edge = self.edge_items;
         if self.summarize && dim > edge.saturating_mul(2) {
             let mut indices: Vec<Option<usize>> = (0..edge).map(Some).collect();
             indices.push(None);
-            indices.extend((dim - edge..dim).map(Some));
+            indices.extend((dim - edge.max(1)..dim).map(Some));
             indices
         } else {
             (0..dim).map(Some).collect()
@@ -129,13 +130,19 @@ impl<'v> Layout<'v> {
         start + index * self.strides.get(axis).copied().unwrap_or(1)
     }
 
-    /// The elements that will be shown.
+    /// The elements that decide the format: those that will be shown, or all for no edge items, where
+    /// NumPy takes a slice from minus none for an empty one.
     fn collect(&self, axis: usize, start: usize, shown: &mut Vec<Element<'v>>) {
         if axis == self.dims.len() {
             shown.extend(self.values.get(start));
             return;
         }
-        for index in self.indices(axis).into_iter().flatten() {
+        let mut indices = self.indices(axis);
+        if self.edge_items == 0 {
+            let dim = self.dims.get(axis).copied().unwrap_or(0);
+            indices = (0..dim).map(Some).collect();
+        }
+        for index in indices.into_iter().flatten() {
             self.collect(axis + 1, self.place(axis, start, index), shown);
         }
     }
@@ -265,5 +272,12 @@ mod tests {
             integers(9, &[3, 3], options),
             "[[0 ... 2]\n ...\n [6 ... 8]]"
         );
+        let options = PrintOptions {
+            threshold: 5,
+            edge_items: 0,
+            ..PrintOptions::default()
+        };
+        assert_eq!(integers(9, &[3, 3], options), "[...\n [... 8]]");
+        assert_eq!(integers(11, &[11], options), "[... 10]");
     }
 }
