@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use tfckpt::{Call, CheckpointState, Code, Context, Error, Reader, Shape, Verify};
+use tfckpt::{Call, CheckpointState, Code, Context, Error, ObjectGraph, Reader, Shape, Verify};
 
 use super::naive;
 use super::support::{
@@ -237,4 +237,36 @@ pub fn slice_spec(bytes: &[u8]) {
             (got, cut) => panic!("{spec:?} should give {cut:?}, gives {got:?}"),
         }
     }
+}
+
+/// An object graph of any bytes: parsed, and asked for every name and path that it has.
+pub fn object_graph(bytes: &[u8]) {
+    let graph = match ObjectGraph::parse(bytes) {
+        Ok(graph) => graph,
+        Err(error) => {
+            assert_eq!(error.code(), Code::DataLoss, "{error}");
+            return check_error(&error);
+        }
+    };
+    let tensors: Vec<_> = graph.tensors().collect();
+    assert_eq!(tensors.len(), graph.num_tensors());
+    for (i, tensor) in tensors.iter().enumerate() {
+        // Of one name the last counts.
+        let mut rest = tensors[i..].iter().rev();
+        let last = rest.find(|other| other.full_name == tensor.full_name);
+        let found = graph.key_of_name(tensor.full_name.as_bytes());
+        assert_eq!(found, last.map(|last| last.key));
+        if let Some(path) = graph.path(i) {
+            // It may lead elsewhere, two children having one name, but it ends.
+            graph.key_of_path(&path);
+            graph.key_of_path(&format!(
+                "{path}/.OPTIMIZER_SLOT/{path}/{}",
+                tensor.full_name
+            ));
+        }
+    }
+    let names: Vec<_> = graph.names().map(|tensor| tensor.full_name).collect();
+    assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
+    let wanted = names.iter().map(|name| name.as_bytes());
+    assert!(graph.mismatch(wanted).is_none());
 }

@@ -48,6 +48,11 @@ fn the_inputs_of_the_target_slice_spec_pass() {
     run("slice_spec", fuzz_bodies::slice_spec);
 }
 
+#[test]
+fn the_inputs_of_the_target_object_graph_pass() {
+    run("object_graph", fuzz_bodies::object_graph);
+}
+
 /// With their checksums put right, the malformed checkpoints are malformed in deeper places.
 #[test]
 fn the_indexes_of_the_malformed_checkpoints_pass_as_inputs() {
