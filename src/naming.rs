@@ -30,6 +30,26 @@ pub fn data_file(prefix: &Path, shard_id: u32, num_shards: u32) -> PathBuf {
     )
 }
 
+/// The last component of the prefix to which `name` belongs, if it is that of a [`data_file`].
+pub fn data_file_base(name: &OsStr) -> Option<&OsStr> {
+    let number = |text: &[u8]| text.len() >= 5 && text.iter().all(u8::is_ascii_digit);
+    let split = |text: &'_ [u8], mark: &[u8]| {
+        let at = text
+            .windows(mark.len())
+            .rposition(|window| window == mark)?;
+        number(text.get(at + mark.len()..)?).then_some(at)
+    };
+    let name = name.as_bytes();
+    let name = name.get(..split(name, b"-of-")?)?;
+    let name = name.get(..split(name, b".data-")?)?;
+    Some(OsStr::from_bytes(name))
+}
+
+/// `<prefix>-SSSSS-of-NNNNN`, the prefix of a part of a checkpoint.
+pub fn part_prefix(prefix: &Path, shard: u32, num_shards: u32) -> PathBuf {
+    append(prefix, format_args!("-{shard:05}-of-{num_shards:05}"))
+}
+
 /// `<prefix>-<step>`; with `pad`, the step has at least eight digits, as `pad_step_number` writes it.
 pub fn numbered_prefix(prefix: &Path, step: i64, pad: bool) -> PathBuf {
     if pad {
@@ -65,6 +85,25 @@ mod tests {
             Path::new("d/m.data-123456-of-1234567")
         );
         assert_eq!(index_file(Path::new("m.v1")), Path::new("m.v1.index"));
+    }
+
+    #[test]
+    fn the_name_of_a_data_file_leads_back_to_its_prefix() {
+        let base = |name| data_file_base(OsStr::new(name));
+        assert_eq!(base("m.data-00000-of-00001"), Some(OsStr::new("m")));
+        assert_eq!(
+            base("part-00000-of-00002.data-123456-of-1234567"),
+            Some(OsStr::new("part-00000-of-00002"))
+        );
+        for name in [
+            "m.data-0-of-1",
+            "m.data-00000-of-00001x",
+            "m-00000-of-00001",
+            "m.index",
+            "",
+        ] {
+            assert_eq!(base(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -134,6 +134,12 @@ impl Entry {
     /// Replaces the contents of `value` by the value to store, equal to what TensorFlow's protobuf
     /// writes.
     pub fn encode(&self, value: &mut Vec<u8>) {
+        value.clear();
+        self.append_to(value);
+    }
+
+    /// As [`encode`](Self::encode), behind what `out` contains.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
         let dims = self.shape.dims().iter();
         let shape = TensorShapeProto {
             dim: dims
@@ -161,9 +167,7 @@ impl Entry {
                 proto.slices = slices.iter().map(encode_slice).collect();
             }
         }
-        value.clear();
-        value.reserve(proto.encoded_len());
-        proto.encode_raw(value);
+        proto.encode_raw(out);
     }
 }
 

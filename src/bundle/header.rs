@@ -11,12 +11,14 @@ const VERSION: i32 = 1;
 const MIN_PRODUCER: i32 = 0;
 
 /// What the header says, validated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Number of data files, at least 1.
     pub num_shards: u32,
     /// Whether numbers in the data files are big-endian.
     pub big_endian: bool,
+    /// Version of the format, one that this library may read.
+    pub version: VersionDef,
 }
 
 impl Header {
@@ -29,7 +31,8 @@ impl Header {
     pub fn decode(value: &[u8]) -> Result<Self> {
         let proto = BundleHeaderProto::decode(value)
             .map_err(|_| Error::data_loss("Entry for key  not parseable."))?;
-        check_version(&proto.version.unwrap_or_default())?;
+        let version = proto.version.unwrap_or_default();
+        check_version(&version)?;
         let num_shards = u32::try_from(proto.num_shards).ok().filter(|&num| num > 0);
         let num_shards = num_shards.ok_or_else(|| {
             Error::data_loss(format!(
@@ -49,22 +52,41 @@ impl Header {
         Ok(Self {
             num_shards,
             big_endian,
+            version,
         })
     }
 
-    /// The header entry's value for a bundle that this library writes: little-endian.
-    pub fn encode(num_shards: u32) -> Result<Vec<u8>> {
-        let num_shards = i32::try_from(num_shards).map_err(|_| {
-            Error::invalid_argument(format!("too many shards; num_shards={num_shards}"))
-        })?;
+    /// The header of a bundle that this library writes: little-endian.
+    pub fn new(num_shards: u32) -> Self {
         let version = VersionDef {
             producer: VERSION,
             ..VersionDef::default()
         };
+        Self {
+            num_shards,
+            big_endian: false,
+            version,
+        }
+    }
+
+    /// The version as TensorFlow prints it, which is its message's bytes.
+    pub fn version_text(&self) -> String {
+        String::from_utf8_lossy(&self.version.encode_to_vec()).into_owned()
+    }
+
+    /// The header entry's value.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT for more shards than the format can count.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let num_shards = i32::try_from(self.num_shards).map_err(|_| {
+            Error::invalid_argument(format!("too many shards; num_shards={}", self.num_shards))
+        })?;
         let proto = BundleHeaderProto {
             num_shards,
-            endianness: 0,
-            version: Some(version),
+            endianness: i32::from(self.big_endian),
+            version: Some(self.version.clone()),
         };
         Ok(proto.encode_to_vec())
     }
@@ -100,15 +122,11 @@ mod tests {
 
     #[test]
     fn a_single_writers_header_has_tensorflows_bytes() {
-        assert_eq!(Header::encode(1).unwrap(), [0x08, 1, 0x1a, 2, 0x08, 1]);
-        let header = Header::decode(&[0x08, 1, 0x1a, 2, 0x08, 1]).unwrap();
-        assert_eq!(
-            header,
-            Header {
-                num_shards: 1,
-                big_endian: false
-            }
-        );
+        let bytes = [0x08, 1, 0x1a, 2, 0x08, 1];
+        assert_eq!(Header::new(1).encode().unwrap(), bytes);
+        assert_eq!(Header::decode(&bytes).unwrap(), Header::new(1));
+        let big = [0x08, 3, 0x10, 1, 0x1a, 4, 0x08, 1, 0x10, 1];
+        assert_eq!(Header::decode(&big).unwrap().encode().unwrap(), big);
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! [`BundleReader`] opens an index and its data files and hands out validated entries;
-//! [`BundleWriter`] collects entries and writes an index equal, byte for byte, to TensorFlow's.
+//! [`BundleWriter`] collects entries and writes an index equal, byte for byte, to TensorFlow's;
+//! [`BundleMerge`] makes such an index of several.
 //! Neither moves tensor data. Source: `tensorflow/core/util/tensor_bundle/tensor_bundle.cc`.
 
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ mod data_files;
 mod entry;
 mod header;
 mod listing;
+mod merge;
 mod reader;
 mod strings;
 mod variant;
@@ -22,6 +24,7 @@ mod writer;
 
 pub use entry::{DataExtent, Entry, KeyText, Stored};
 pub use listing::Listing;
+pub use merge::{BundleMerge, PartFile};
 pub use reader::{BundleReader, Lookup};
 pub use strings::{StringTensor, StringsToSave};
 pub use variant::verify as verify_variant;

@@ -142,7 +142,12 @@ impl BundleReader {
     }
 }
 
-fn read_header(table: &mut TableReader) -> Result<Header> {
+/// Reads the header, which must be the first entry.
+///
+/// # Errors
+///
+/// As [`BundleReader::open`].
+pub(super) fn read_header(table: &mut TableReader) -> Result<Header> {
     let file = table.file().clone();
     let path = file.path();
     let unreadable = |what: &str| {

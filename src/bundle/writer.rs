@@ -121,7 +121,7 @@ impl BundleWriter {
     /// Those of `sink`.
     pub fn finish<W: Write>(self, num_shards: u32, sink: W) -> Result<W> {
         let mut table = TableBuilder::new(sink);
-        table.add(b"", &Header::encode(num_shards)?)?;
+        table.add(b"", &Header::new(num_shards).encode()?)?;
         let mut value = Vec::new();
         for (key, entry) in self
             .order

@@ -9,6 +9,9 @@ mod latest;
 mod layout;
 mod manage;
 mod object_graph;
+mod merge;
+#[cfg(test)]
+mod merge_tests;
 mod open;
 mod previous;
 mod publish;
@@ -19,6 +22,7 @@ mod redirect;
 mod restore;
 mod restore_strings;
 mod save;
+mod shard;
 mod tensor;
 mod update;
 mod v1_files;
@@ -31,9 +35,12 @@ pub use manage::{
     Format, RemoveOptions, UpdateOptions, checkpoint_exists, get_checkpoint_mtimes,
     remove_checkpoint, update_checkpoint_state,
 };
+pub use merge::{MergeOptions, merge};
 pub use reader::{Entries, Reader, TensorInfo};
 pub use restore::{RestoreOptions, RestoreOutcome, Verify};
 pub use save::{Request as SaveRequest, SaveOptions, StateFile, save};
+pub use save::{SaveOptions, save};
+pub use shard::save_shard;
 pub use tensor::{RestoreData, RestoreTensor, SaveData, SaveTensor};
 pub use view::{View, ViewOptions};
 

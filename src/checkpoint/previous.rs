@@ -22,7 +22,6 @@ use super::layout::{DataFile, Layout, base_name, folder};
 use super::redirect;
 use crate::error::{Code, Error, Result};
 use crate::io::dir::{self, DirLock, link, list, look, remove, rename, sync_dir, sync_file};
-use crate::io::read::ReadFile;
 use crate::io::write::{TempFile, is_temporary};
 use crate::naming;
 
@@ -358,19 +357,9 @@ fn link_or_copy(from: &Path, to: &Path, sync: bool) -> Result<()> {
     if link(from, to)? {
         return Ok(());
     }
-    let source = ReadFile::open(from)?;
-    let mut copy = TempFile::create(to)?;
-    let mut offset = 0;
-    while offset < source.size() {
-        let len = (source.size() - offset).min(COPY_CHUNK);
-        copy.write_at(offset, &source.read_vec(offset, len)?)?;
-        offset += len;
-    }
+    let mut copy = TempFile::copy_of(from, to, &|| Ok(()))?;
     if sync {
         copy.sync()?;
     }
     copy.publish()
 }
-
-/// Bytes that are copied at a time.
-const COPY_CHUNK: u64 = 1 << 20;

@@ -114,7 +114,12 @@ impl Request<'_> {
     }
 }
 
-fn plain_state(prefix: &Path, options: &SaveOptions) -> Result<StateFile> {
+/// The state file of a call without a saver: `checkpoint` beside the prefix.
+///
+/// # Errors
+///
+/// As [`update::with_latest`].
+pub(super) fn plain_state(prefix: &Path, options: &SaveOptions) -> Result<StateFile> {
     let path = state::state_file(state::paths::dirname(prefix), None);
     let content = match options.update_state {
         true => Some(update::with_latest(&path, prefix, options.save_relative_paths)?.into_bytes()),
@@ -219,7 +224,12 @@ impl Request<'_> {
     }
 }
 
-fn numbered(prefix: &Path, options: &SaveOptions) -> Result<PathBuf> {
+/// The prefix with its step.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT for a prefix without a file name.
+pub(super) fn numbered(prefix: &Path, options: &SaveOptions) -> Result<PathBuf> {
     let bytes = prefix.as_os_str().as_encoded_bytes();
     if bytes.is_empty() || bytes.ends_with(b"/") {
         return Err(Error::invalid_argument(format!(

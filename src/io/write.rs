@@ -15,12 +15,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::dir::{self, is_same, look, remove, rename, sync_dir};
+use super::read::ReadFile;
 use super::{Op, perform, raw};
 use crate::error::{Error, Result};
 use crate::naming;
 
 /// Bytes that an [`Appender`] collects before it writes them.
 const APPEND_BUFFER: usize = 1 << 16;
+
+/// Bytes that are copied at a time.
+const COPY_CHUNK: u64 = 1 << 20;
 
 /// How often another name is tried when one turns out to be taken.
 const ATTEMPTS: usize = 16;
@@ -32,11 +36,20 @@ const ATTEMPTS: usize = 16;
 /// its own files from others and take them back.
 #[derive(Debug)]
 pub struct TempFile {
-    file: File,
+    body: Body,
     path: PathBuf,
     final_path: PathBuf,
     synced: AtomicBool,
     published: bool,
+}
+
+/// How a [`TempFile`] knows its file.
+#[derive(Debug)]
+enum Body {
+    /// Open and locked, under a temporary name.
+    Open(File),
+    /// A file of somebody else's under its own name, told by device and inode. No descriptor is held.
+    Other { device: u64, inode: u64 },
 }
 
 impl TempFile {
@@ -58,8 +71,9 @@ impl TempFile {
                 Err(error) => return Err(Error::io(&error, &path)),
             };
             // From here on the file goes when this goes.
+            let lock = file.try_lock();
             let temp = Self::of(file, path, final_path);
-            match temp.file.try_lock() {
+            match lock {
                 // Somebody who cleans up was faster and takes the file for a stale one.
                 Err(TryLockError::WouldBlock) => continue,
                 // Without locks, nobody can take the lock of a stale file and remove it either.
@@ -130,9 +144,65 @@ impl TempFile {
         Ok(Some(Self::of(file, path, final_path)))
     }
 
+    /// The file at `source`, which is to get the name `final_path` as well. It keeps its own, also when
+    /// this is dropped; nothing may write to it. `None` where that takes a copy.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    pub fn second_name(source: &Path, final_path: &Path) -> Result<Option<Self>> {
+        // Tried out, so that a caller can make the copy before it begins to publish.
+        let trial = temporary_name(final_path);
+        if !dir::link(source, &trial)? {
+            return Ok(None);
+        }
+        let metadata = look(&trial);
+        remove(&trial)?;
+        let Some(metadata) = metadata? else {
+            return Err(Error::aborted("a file vanished while it was linked").with_file(source));
+        };
+        // Of a symbolic link, the link itself would get the name.
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            body: Body::Other {
+                device: metadata.dev(),
+                inode: metadata.ino(),
+            },
+            path: source.to_owned(),
+            final_path: final_path.to_owned(),
+            synced: AtomicBool::new(false),
+            published: false,
+        }))
+    }
+
+    /// A copy of the file at `source`. `check` is asked between its pieces.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create) and [`write_at`](Self::write_at); those of reading; that of `check`.
+    pub fn copy_of(
+        source: &Path,
+        final_path: &Path,
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<Self> {
+        let source = ReadFile::open(source)?;
+        let copy = Self::create(final_path)?;
+        copy.reserve(source.size())?;
+        let mut offset = 0;
+        while offset < source.size() {
+            check()?;
+            let len = (source.size() - offset).min(COPY_CHUNK);
+            copy.write_at(offset, &source.read_vec(offset, len)?)?;
+            offset += len;
+        }
+        Ok(copy)
+    }
+
     fn of(file: File, path: PathBuf, final_path: &Path) -> Self {
         Self {
-            file,
+            body: Body::Open(file),
             path,
             final_path: final_path.to_owned(),
             synced: AtomicBool::new(false),
@@ -141,7 +211,16 @@ impl TempFile {
     }
 
     fn metadata(&self) -> Result<std::fs::Metadata> {
-        self.file.metadata().map_err(|error| self.failed(&error))
+        self.file()
+            .and_then(File::metadata)
+            .map_err(|error| self.failed(&error))
+    }
+
+    fn file(&self) -> io::Result<&File> {
+        match &self.body {
+            Body::Open(file) => Ok(file),
+            Body::Other { .. } => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     fn failed(&self, error: &io::Error) -> Error {
@@ -179,7 +258,7 @@ impl TempFile {
             bytes,
         };
         // Goes on after a short write and after a signal.
-        let result = perform(op, || self.file.write_all_at(bytes, offset));
+        let result = perform(op, || self.file()?.write_all_at(bytes, offset));
         self.synced.store(false, Ordering::Release);
         result
     }
@@ -195,7 +274,7 @@ impl TempFile {
             return Ok(());
         }
         let result = perform(Op::Reserve(self.path()), || {
-            raw::fallocate(&self.file, size)
+            raw::fallocate(self.file()?, size)
         });
         match result {
             Err(error)
@@ -233,11 +312,15 @@ impl TempFile {
         if self.synced.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let result = perform(Op::Sync(self.path()), || self.file.sync_all());
+        let result = match &self.body {
+            Body::Open(file) => perform(Op::Sync(self.path()), || file.sync_all())
+                .map_err(|error| self.failed(&error)),
+            Body::Other { .. } => dir::sync_file(self.path()),
+        };
         if result.is_err() {
             self.synced.store(false, Ordering::Release);
         }
-        result.map_err(|error| self.failed(&error))
+        result
     }
 
     /// Gives it its final name, replacing what is there, in one step. Neither the content nor the
@@ -245,8 +328,12 @@ impl TempFile {
     ///
     /// # Errors
     ///
-    /// The system's error, naming the final file.
+    /// The system's error, naming the final file; ABORTED if the source of a
+    /// [`second_name`](Self::second_name) has been replaced.
     pub fn publish(&mut self) -> Result<()> {
+        if let Body::Other { .. } = self.body {
+            return self.publish_second_name();
+        }
         if self.is_in_place() {
             // A rename between two names of one file would do nothing. The other name goes when
             // this is dropped.
@@ -257,28 +344,50 @@ impl TempFile {
         Ok(())
     }
 
+    /// Not in one step: for a moment nothing has the final name. The commit file, which matters, is always
+    /// one of our own.
+    fn publish_second_name(&mut self) -> Result<()> {
+        remove(&self.final_path)?;
+        self.published = dir::link(&self.path, &self.final_path)?;
+        if self.is_in_place() {
+            return Ok(());
+        }
+        if std::mem::take(&mut self.published) {
+            remove(&self.final_path)?;
+        }
+        Err(Error::aborted("a file was replaced while it was published").with_file(&self.path))
+    }
+
     /// Whether it has its final name, or had it before something replaced it.
     pub fn is_published(&self) -> bool {
         self.published
     }
 
-    /// Whether its final name names this very file.
+    /// Whether its final name names this very file, and a second name is this one's work.
     pub fn is_in_place(&self) -> bool {
-        match (look(&self.final_path), self.file.metadata()) {
-            (Ok(Some(there)), Ok(own)) => is_same(&there, &own),
-            _ => false,
+        let Ok(Some(there)) = look(&self.final_path) else {
+            return false;
+        };
+        match &self.body {
+            Body::Open(file) => file.metadata().is_ok_and(|own| is_same(&there, &own)),
+            &Body::Other { device, inode } => {
+                self.published && (there.dev(), there.ino()) == (device, inode)
+            }
         }
     }
 }
 
 impl Drop for TempFile {
     fn drop(&mut self) {
+        let Body::Open(file) = &self.body else {
+            return;
+        };
         if !self.published {
             // Nobody is left to tell; the next save cleans up.
             let _ = remove(&self.path);
         }
         // A child forked meanwhile shares the lock through its copy of the descriptor.
-        let _ = self.file.unlock();
+        let _ = file.unlock();
     }
 }
 
