@@ -74,6 +74,7 @@ pub mod error;
 pub mod last_checkpoints;
 pub mod latest;
 pub mod object_graph;
+pub mod merge;
 pub mod progress;
 pub mod reader;
 pub mod restore;

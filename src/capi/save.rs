@@ -5,6 +5,7 @@
 //! checkpoint as it was, also one of the same prefix.
 
 use std::ffi::{CString, c_char, c_void};
+use std::path::PathBuf;
 
 use super::context::{context_or_new, tfckpt_context};
 use super::error::{tfckpt_code, tfckpt_error};
@@ -87,31 +88,59 @@ pub unsafe extern "C" fn tfckpt_save(
     unsafe {
         guard(error_out, || {
             let prefix = path(prefix, "prefix")?;
-            let options = read_struct(options)?;
-            clear_stats(options.stats)?;
-            let tensors = read_tensors(tensors, num_tensors)?;
-            let to_save = |(index, tensor): (usize, &tfckpt_tensor)| {
-                tensor
-                    .describe_save()
-                    .map_err(|error: Error| error.with_tensor_index(index))
-            };
-            let tensors: Vec<SaveTensor<'_>> = tensors
-                .iter()
-                .enumerate()
-                .map(to_save)
-                .collect::<Result<_>>()?;
-            let context = context_or_new(options.context)?;
-            let mut call = Call::new(&context);
-            call.max_host_bytes = options.max_host_bytes;
-            call.progress = to_progress(options.progress, options.user_data);
-            let saved = crate::save(prefix, &tensors, &options.to_options(), &mut call);
-            put_stats(options.stats, &call.stats)?;
-            let saved: CString = c_path(&saved?);
-            if !prefix_out.is_null() {
-                put(prefix_out, saved.into_raw());
-            }
-            Ok(())
+            save_with(
+                tensors,
+                num_tensors,
+                options,
+                prefix_out,
+                |tensors, options, call| crate::save(prefix, tensors, options, call),
+            )
         })
+    }
+}
+
+/// Reads the arguments of a save, calls `save` with them, and writes its figures and the path it returns.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT for arguments that cannot be used; those of `save`.
+///
+/// # Safety
+///
+/// As [`tfckpt_save`].
+pub(super) unsafe fn save_with(
+    tensors: *const tfckpt_tensor,
+    num_tensors: usize,
+    options: *const tfckpt_save_options,
+    path_out: *mut *mut c_char,
+    save: impl FnOnce(&[SaveTensor<'_>], &SaveOptions, &mut Call<'_>) -> Result<PathBuf>,
+) -> Result<()> {
+    // SAFETY: the caller's promise; so in the whole block.
+    unsafe {
+        let options = read_struct(options)?;
+        clear_stats(options.stats)?;
+        let tensors = read_tensors(tensors, num_tensors)?;
+        let to_save = |(index, tensor): (usize, &tfckpt_tensor)| {
+            tensor
+                .describe_save()
+                .map_err(|error: Error| error.with_tensor_index(index))
+        };
+        let tensors: Vec<SaveTensor<'_>> = tensors
+            .iter()
+            .enumerate()
+            .map(to_save)
+            .collect::<Result<_>>()?;
+        let context = context_or_new(options.context)?;
+        let mut call = Call::new(&context);
+        call.max_host_bytes = options.max_host_bytes;
+        call.progress = to_progress(options.progress, options.user_data);
+        let saved = save(&tensors, &options.to_options(), &mut call);
+        put_stats(options.stats, &call.stats)?;
+        let saved: CString = c_path(&saved?);
+        if !path_out.is_null() {
+            put(path_out, saved.into_raw());
+        }
+        Ok(())
     }
 }
 

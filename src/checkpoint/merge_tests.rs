@@ -501,9 +501,11 @@ fn shards_that_make_no_sense_are_refused() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
+type Spoil = fn(&Path);
+
 #[test]
 fn damaged_and_incomplete_parts_are_refused_by_name_and_left_alone() {
-    let spoil: [(&str, Code, fn(&Path)); 5] = [
+    let spoil: [(&str, Code, Spoil); 5] = [
         ("p1.index", Code::DataLoss, |dir| {
             std::fs::write(dir.join("p1.index"), "short").unwrap();
         }),

@@ -92,6 +92,7 @@ static void initialisers(void)
     REFUSED_QUIETLY(tfckpt_save_options_init(NULL, sizeof(tfckpt_save_options)));
     REFUSED_QUIETLY(tfckpt_restore_options_init(NULL, sizeof(tfckpt_restore_options)));
     REFUSED_QUIETLY(tfckpt_latest_options_init(NULL, sizeof(tfckpt_latest_options)));
+    REFUSED_QUIETLY(tfckpt_merge_options_init(NULL, sizeof(tfckpt_merge_options)));
     REFUSED_QUIETLY(tfckpt_reader_options_init(NULL, sizeof(tfckpt_reader_options)));
     REFUSED_QUIETLY(tfckpt_verify_options_init(NULL, sizeof(tfckpt_verify_options)));
     REFUSED_QUIETLY(tfckpt_update_options_init(NULL, sizeof(tfckpt_update_options)));
@@ -147,6 +148,29 @@ static void latest(const char *dir)
     REFUSED_QUIETLY(tfckpt_latest_checkpoint(NULL, NULL, NULL, NULL));
     CHECK(tfckpt_latest_checkpoint(dir, NULL, &prefix_out, NULL) == TFCKPT_NOT_FOUND);
     IS_UNTOUCHED(prefix_out);
+}
+
+static void save_shard_and_merge(const char *prefix, const tfckpt_tensor *tensor)
+{
+    tfckpt_error *error = NULL;
+    char *part = &untouched;
+    const char *parts[2] = {NULL, NULL};
+
+    REFUSED(tfckpt_save_shard(NULL, 0, 1, NULL, tensor, 1, NULL, &part, &error));
+    REFUSED(tfckpt_save_shard(prefix, 0, 1, NULL, NULL, 1, NULL, &part, &error));
+    REFUSED_QUIETLY(tfckpt_save_shard(NULL, 0, 1, NULL, NULL, 1, NULL, NULL, NULL));
+    IS_UNTOUCHED(part);
+    CHECK(tfckpt_save_shard(prefix, 0, 2, NULL, tensor, 1, NULL, NULL, NULL) == TFCKPT_OK);
+    CHECK(tfckpt_save_shard(prefix, 0, 2, NULL, tensor, 1, NULL, &part, NULL) == TFCKPT_OK);
+
+    parts[0] = part;
+    REFUSED(tfckpt_merge(NULL, 1, prefix, NULL, &error));
+    REFUSED(tfckpt_merge(NULL, 0, prefix, NULL, &error)); /* nothing to merge */
+    REFUSED(tfckpt_merge(parts, 1, NULL, NULL, &error));
+    REFUSED(tfckpt_merge(parts, 2, prefix, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_merge(NULL, 1, NULL, NULL, NULL));
+    CHECK(tfckpt_merge(parts, 1, prefix, NULL, NULL) == TFCKPT_OK);
+    tfckpt_string_free(part);
 }
 
 static void open_and_look_up(const char *prefix)
@@ -384,6 +408,7 @@ int main(int argc, char **argv)
     context();
     save_and_restore(prefix, &tensor);
     latest(dir);
+    save_shard_and_merge(prefix, &tensor);
     open_and_look_up(prefix);
     read_with_a_reader(prefix, &tensor);
     checkpoint_state(dir, prefix);

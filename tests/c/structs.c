@@ -55,6 +55,7 @@ INIT_OF(context_options)
 INIT_OF(save_options)
 INIT_OF(restore_options)
 INIT_OF(latest_options)
+INIT_OF(merge_options)
 INIT_OF(reader_options)
 INIT_OF(verify_options)
 INIT_OF(update_options)
@@ -69,6 +70,7 @@ static const tfckpt_context_options CONTEXT_OPTIONS = TFCKPT_CONTEXT_OPTIONS_INI
 static const tfckpt_save_options SAVE_OPTIONS = TFCKPT_SAVE_OPTIONS_INIT;
 static const tfckpt_restore_options RESTORE_OPTIONS = TFCKPT_RESTORE_OPTIONS_INIT;
 static const tfckpt_latest_options LATEST_OPTIONS = TFCKPT_LATEST_OPTIONS_INIT;
+static const tfckpt_merge_options MERGE_OPTIONS = TFCKPT_MERGE_OPTIONS_INIT;
 static const tfckpt_reader_options READER_OPTIONS = TFCKPT_READER_OPTIONS_INIT;
 static const tfckpt_verify_options VERIFY_OPTIONS = TFCKPT_VERIFY_OPTIONS_INIT;
 static const tfckpt_update_options UPDATE_OPTIONS = TFCKPT_UPDATE_OPTIONS_INIT;
@@ -85,6 +87,7 @@ static void macros_equal_functions(void)
     check_init(init_save_options, &SAVE_OPTIONS, sizeof SAVE_OPTIONS);
     check_init(init_restore_options, &RESTORE_OPTIONS, sizeof RESTORE_OPTIONS);
     check_init(init_latest_options, &LATEST_OPTIONS, sizeof LATEST_OPTIONS);
+    check_init(init_merge_options, &MERGE_OPTIONS, sizeof MERGE_OPTIONS);
     check_init(init_reader_options, &READER_OPTIONS, sizeof READER_OPTIONS);
     check_init(init_verify_options, &VERIFY_OPTIONS, sizeof VERIFY_OPTIONS);
     check_init(init_update_options, &UPDATE_OPTIONS, sizeof UPDATE_OPTIONS);
@@ -137,6 +140,18 @@ static tfckpt_code latest(void *options, tfckpt_error **error_out)
     tfckpt_code code = tfckpt_latest_checkpoint(scratch, (tfckpt_latest_options *)options, &found, error_out);
 
     tfckpt_string_free(found);
+    return code;
+}
+
+static tfckpt_code merge(void *options, tfckpt_error **error_out)
+{
+    tfckpt_tensor tensor = values_tensor();
+    char *part = NULL;
+    tfckpt_code code;
+
+    CHECK(tfckpt_save_shard(prefix, 0, 1, NULL, &tensor, 1, NULL, &part, NULL) == TFCKPT_OK);
+    code = tfckpt_merge((const char *const *)&part, 1, prefix, (const tfckpt_merge_options *)options, error_out);
+    tfckpt_string_free(part);
     return code;
 }
 
@@ -264,6 +279,7 @@ static void sizes_are_checked(void)
     check_sizes(new_context, &CONTEXT_OPTIONS, sizeof CONTEXT_OPTIONS);
     check_sizes(restore, &RESTORE_OPTIONS, sizeof RESTORE_OPTIONS);
     check_sizes(latest, &LATEST_OPTIONS, sizeof LATEST_OPTIONS);
+    check_sizes(merge, &MERGE_OPTIONS, sizeof MERGE_OPTIONS);
     check_sizes(open_reader, &READER_OPTIONS, sizeof READER_OPTIONS);
     check_sizes(verify, &VERIFY_OPTIONS, sizeof VERIFY_OPTIONS);
     check_sizes(update_state, &UPDATE_OPTIONS, sizeof UPDATE_OPTIONS);
