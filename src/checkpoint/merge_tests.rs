@@ -612,3 +612,40 @@ fn the_rest_of_merged_parts_does_not_replace_the_checkpoint() {
     let names = Disk::read(dir.path()).names();
     assert!(names.iter().all(|name| name.starts_with('m')), "{names:?}");
 }
+
+/// Not one descriptor for each part: a process may have no more than 1024.
+#[test]
+fn a_thousand_parts_take_few_descriptors() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap());
+    let prefix = dir.path().join("m");
+    let saved: Vec<PathBuf> = (0..1000u32)
+        .map(|shard| {
+            let key = shard.to_string();
+            with_tensors(&[(&key, "", &[1.0])], |tensors| {
+                with_call(|call| save_shard(&prefix, shard, 1000, None, tensors, &QUICK, call))
+            })
+            .unwrap()
+        })
+        .collect();
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    let most = std::cell::Cell::new(0);
+    let context = Context::new(ContextOptions::default()).unwrap();
+    let mut call = Call::new(&context);
+    call.progress = crate::transfer::Progress::new(Some(Box::new(|_| {
+        most.set(open().max(most.get()));
+        true
+    })));
+    let options = MergeOptions {
+        no_sync: true,
+        ..MergeOptions::default()
+    };
+    merge(&saved, &prefix, &options, &mut call).unwrap();
+    drop(call);
+    // Other tests run at the same time.
+    assert!(
+        most.get() > 0 && most.get() < before + 500,
+        "{before} {}",
+        most.get()
+    );
+}

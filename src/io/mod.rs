@@ -8,6 +8,7 @@ pub mod dir;
 pub mod fault;
 mod raw;
 pub mod read;
+mod temporary;
 pub mod write;
 
 pub use raw::{Mapping, with_signals_blocked};

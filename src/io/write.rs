@@ -7,15 +7,15 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::dir::{self, is_same, look, remove, rename, sync_dir};
 use super::read::ReadFile;
+use super::temporary::temporary_name;
+pub use super::temporary::{clean_stale_temporaries, is_temporary};
 use super::{Op, perform, raw};
 use crate::error::{Error, Result};
 use crate::naming;
@@ -427,61 +427,10 @@ pub fn replace_file(path: &Path, bytes: &[u8], sync: bool) -> Result<()> {
     Ok(())
 }
 
-/// Removes the temporary files in `dir` whose names begin with `beginning` and whose writers are
-/// dead, as far as that is possible. Those of a live writer are locked, and stay.
-pub fn clean_stale_temporaries(dir: &Path, beginning: &[u8]) {
-    for name in dir::list(dir, beginning).unwrap_or_default() {
-        if !is_temporary(name.as_bytes()) {
-            continue;
-        }
-        let path = dir.join(name);
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
-            .open(&path);
-        // The lock is held while the file is removed, so that one who has just created it sees
-        // that he is too late.
-        if let Ok(file) = opened
-            && file.try_lock().is_ok()
-        {
-            let _ = remove(&path);
-            let _ = file.unlock();
-        }
-    }
-}
-
-const TEMPORARY: &str = ".tmp-";
-
-fn temporary_name(final_path: &Path) -> PathBuf {
-    // Each state is seeded from the system's random numbers; O_EXCL catches what they miss.
-    let random = RandomState::new().build_hasher().finish();
-    let pid = std::process::id();
-    naming::append(final_path, format_args!("{TEMPORARY}{pid}-{random}"))
-}
-
-/// Whether `name` is one that [`temporary_name`] gives.
-pub fn is_temporary(name: &[u8]) -> bool {
-    let is_number = |text: &[u8]| {
-        std::str::from_utf8(text)
-            .ok()
-            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-            .is_some_and(|text| text.parse::<u64>().is_ok())
-    };
-    let mark = TEMPORARY.as_bytes();
-    let Some(start) = name.windows(mark.len()).rposition(|window| window == mark) else {
-        return false;
-    };
-    let numbers = name.get(start + mark.len()..).unwrap_or_default();
-    let mut numbers = numbers.split(|&byte| byte == b'-');
-    start > 0
-        && numbers.next().is_some_and(is_number)
-        && numbers.next().is_some_and(is_number)
-        && numbers.next().is_none()
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -643,6 +592,60 @@ mod tests {
         kept.publish().unwrap();
         drop(kept);
         assert_eq!(names(dir.path()), ["checkpoint"]);
+    }
+
+    #[test]
+    fn a_second_name_takes_nothing_from_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, path) = (dir.path().join("part"), dir.path().join("m"));
+        std::fs::write(&source, "new").unwrap();
+        drop(TempFile::second_name(&source, &path).unwrap().unwrap());
+        assert_eq!(names(dir.path()), ["part"]);
+        std::fs::write(&path, "old").unwrap();
+        let mut second = TempFile::second_name(&source, &path).unwrap().unwrap();
+        second.sync().unwrap();
+        assert!(!second.is_in_place());
+        second.publish().unwrap();
+        assert!(second.is_in_place() && second.path() == path);
+        drop(second);
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(dir.path()), ["m", "part"]);
+        // Another one of the same file has not been published, although its name is there.
+        let mut again = TempFile::second_name(&source, &path).unwrap().unwrap();
+        assert!(!again.is_in_place());
+        std::fs::remove_file(&source).unwrap();
+        std::fs::write(&source, "replaced").unwrap();
+        let error = again.publish().unwrap_err();
+        assert_eq!(
+            (error.code(), error.file()),
+            (Code::Aborted, Some(source.as_path()))
+        );
+        assert_eq!(names(dir.path()), ["part"]);
+    }
+
+    #[test]
+    fn what_cannot_be_linked_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, path) = (dir.path().join("part"), dir.path().join("m"));
+        let content = vec![7; (1 << 20) + 5];
+        std::fs::write(&source, &content).unwrap();
+        let plan = Plan {
+            refuse_links: true,
+            ..Plan::default()
+        };
+        let watch = Watch::on(dir.path(), plan);
+        assert!(TempFile::second_name(&source, &path).unwrap().is_none());
+        drop(watch);
+        let error = TempFile::copy_of(&source, &path, &|| Err(Error::cancelled("stop")));
+        assert_eq!(error.unwrap_err().code(), Code::Cancelled);
+        assert_eq!(names(dir.path()), ["part"]);
+        let mut copy = TempFile::copy_of(&source, &path, &|| Ok(())).unwrap();
+        copy.publish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), content);
+        // A symbolic link would become another link to the same file.
+        std::os::unix::fs::symlink(&source, dir.path().join("link")).unwrap();
+        let linked = TempFile::second_name(&dir.path().join("link"), &path).unwrap();
+        assert!(linked.is_none());
     }
 
     #[test]

@@ -57,9 +57,14 @@ def restore(prefix: str, requests: Iterable[Request]) -> list[np.ndarray]:
     return [to_numpy(tensor) for tensor in tensors]
 
 
-def merge(parts: list[str], prefix: str) -> None:
+def merge(parts: list[str], prefix: str, *, allow_missing_files: bool = False) -> None:
     """`MergeV2Checkpoints`, the last step of a sharded save."""
-    tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=parts, destination_prefix=prefix, delete_old_dirs=True)
+    tf.raw_ops.MergeV2Checkpoints(
+        checkpoint_prefixes=tf.constant(parts, tf.string, [len(parts)]),
+        destination_prefix=prefix,
+        delete_old_dirs=True,
+        allow_missing_files=allow_missing_files,
+    )
 
 
 def save_by_device(prefix: str, tensors: Tensors) -> None:

@@ -34,6 +34,7 @@ import numpy as np
 from tfckpt_abi import (
     SIGNATURES,
     CLatestOptions,
+    CMergeOptions,
     CProgress,
     CRemoveOptions,
     CRestoreOptions,
@@ -362,6 +363,28 @@ def save(
     _call("save", prefix.encode(), array, len(pairs), byref(c_options), byref(saved))
     del kept
     return _taken_string(saved)
+
+
+def save_shard(
+    prefix: str, shard: int, num_shards: int, tensors: Tensors, save_id: str | None = None, **options: int
+) -> str:
+    """`tfckpt_save_shard`: returns the prefix of the part."""
+    pairs = _pairs(tensors)
+    array = (CTensor * max(len(pairs), 1))()
+    kept = [_describe_saved(tensor, key, value) for tensor, (key, value) in zip(array, pairs)]
+    c_options = CSaveOptions(struct_size=sizeof(CSaveOptions), **{"no_sync": 1, **options})
+    saved = c_void_p()
+    arguments = (prefix.encode(), shard, num_shards, None if save_id is None else save_id.encode())
+    _call("save_shard", *arguments, array, len(pairs), byref(c_options), byref(saved))
+    del kept
+    return _taken_string(saved)
+
+
+def merge(parts: Sequence[str], prefix: str, **options: int) -> None:
+    """`tfckpt_merge`; the options are fields of `tfckpt_merge_options`."""
+    array = (c_char_p * max(len(parts), 1))(*[part.encode() for part in parts])
+    c_options = CMergeOptions(struct_size=sizeof(CMergeOptions), **{"no_sync": 1, **options})
+    _call("merge", array, len(parts), prefix.encode(), byref(c_options))
 
 
 def _taken_string(string: c_void_p) -> str:

@@ -129,6 +129,23 @@ class CLatestOptions(Structure):
     ]
 
 
+class CMergeOptions(Structure):
+    """tfckpt_merge_options"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("context", c_void_p),
+        ("allow_missing_files", c_int32),
+        ("keep_parts", c_int32),
+        ("update_state", c_int32),
+        ("save_relative_paths", c_int32),
+        ("no_sync", c_int32),
+        ("progress", ProgressFn),
+        ("user_data", c_void_p),
+        ("stats", POINTER(CStats)),
+    ]
+
+
 class CVerifyOptions(Structure):
     """tfckpt_verify_options"""
 
@@ -196,6 +213,14 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         c_int32,
         [c_char_p, POINTER(CTensor), c_size_t, POINTER(CRestoreOptions), POINTER(c_int32), _OUT],
     ),
+    "save_shard": (
+        c_int32,
+        [
+            *[c_char_p, c_uint32, c_uint32, c_char_p],
+            *[POINTER(CTensor), c_size_t, POINTER(CSaveOptions), _OUT, _OUT],
+        ],
+    ),
+    "merge": (c_int32, [POINTER(c_char_p), c_size_t, c_char_p, POINTER(CMergeOptions), _OUT]),
     "latest_checkpoint": (c_int32, [c_char_p, POINTER(CLatestOptions), _OUT, _OUT]),
     "reader_open": (c_int32, [c_char_p, c_void_p, _OUT, _OUT]),
     "reader_free": (None, [c_void_p]),
