@@ -89,6 +89,8 @@ class CRestoreOptions(ctypes.Structure):
         ("progress", c_void_p),
         ("user_data", c_void_p),
         ("stats", POINTER(CStats)),
+        ("reshape", c_int32),
+        ("restore_sequentially", c_int32),
     ]
 
 

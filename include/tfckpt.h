@@ -82,6 +82,7 @@ typedef struct tfckpt_reader tfckpt_reader;                      /* An open chec
 typedef struct tfckpt_entry tfckpt_entry;                        /* What an index says of one tensor. */
 typedef struct tfckpt_entries tfckpt_entries;                    /* An iteration over the tensors of a
                                                                   * checkpoint. */
+typedef struct tfckpt_object_graph tfckpt_object_graph;          /* The objects of a TF2 checkpoint. */
 typedef struct tfckpt_view tfckpt_view;                          /* A tensor mapped from its data file. */
 typedef struct tfckpt_checkpoint_state tfckpt_checkpoint_state;  /* What a state file says. */
 typedef struct tfckpt_saver tfckpt_saver;                        /* A list of tensors, and the checkpoints
@@ -293,10 +294,11 @@ void tfckpt_strings_free(tfckpt_strings *strings);
  * =================================================================================================
  *
  * A call reports to its progress callback on the calling thread: when it begins, at least every 100
- * ms while bytes of numeric tensors move, and between the steps of publishing a save. A callback
- * that returns anything but 0 cancels the call, which then returns TFCKPT_CANCELLED; a save
- * withdraws what it has published by then. Callbacks must not unwind or longjmp, and must not use
- * the handles that the call works on, its context included.
+ * ms while it works or waits for memory that other calls hold, and between the steps of publishing
+ * a save. As long as it looks through the index, the totals are 0. A callback that returns anything
+ * but 0 cancels the call, which then returns TFCKPT_CANCELLED; a save withdraws what it has
+ * published by then. Callbacks must not unwind or longjmp, and must not use the handles that the
+ * call works on, its context included.
  */
 
 /** How far a call is. */
@@ -416,16 +418,24 @@ tfckpt_save(const char *prefix, const tfckpt_tensor *tensors, size_t num_tensors
 
 /** How tensors are restored. All zeros is the default. */
 typedef struct tfckpt_restore_options {
-  size_t                struct_size;     /* sizeof(tfckpt_restore_options) */
-  const tfckpt_context *context;         /* NULL = the reader's, or one for this call. */
-  int32_t               verify;          /* TFCKPT_VERIFY_* */
-  uint64_t              max_host_bytes;  /* As in tfckpt_context_options, for this call; 0 = the
-                                          * context's alone. */
-  tfckpt_progress_fn    progress;        /* NULL = no progress. */
-  void                 *user_data;       /* Passed to progress. */
-  tfckpt_stats         *stats;           /* Filled if not NULL. */
+  size_t                struct_size;           /* sizeof(tfckpt_restore_options) */
+  const tfckpt_context *context;               /* NULL = the reader's, or one for this call. */
+  int32_t               verify;                /* TFCKPT_VERIFY_* */
+  uint64_t              max_host_bytes;        /* As in tfckpt_context_options, for this call; 0
+                                                * = the context's alone. */
+  tfckpt_progress_fn    progress;              /* NULL = no progress. */
+  void                 *user_data;             /* Passed to progress. */
+  tfckpt_stats         *stats;                 /* Filled if not NULL. */
+  int32_t               reshape;               /* Non-zero: a stored tensor, or the slice that
+                                                * slice_spec asks for, may have another shape
+                                                * than the tensor that it is restored to, if only
+                                                * it has as many elements. */
+  int32_t               restore_sequentially;  /* Non-zero: within each device_name, tensors are
+                                                * restored one after the other, in the order of
+                                                * the array. All are checked before the first
+                                                * byte is written, as without. */
 } tfckpt_restore_options;
-#define TFCKPT_RESTORE_OPTIONS_INIT { sizeof(tfckpt_restore_options), 0, 0, 0, 0, 0, 0 }
+#define TFCKPT_RESTORE_OPTIONS_INIT { sizeof(tfckpt_restore_options), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Sets *options to the default; struct_size is sizeof(tfckpt_restore_options). */
 TFCKPT_MUST_USE tfckpt_code
@@ -484,6 +494,98 @@ tfckpt_latest_options_init(tfckpt_latest_options *options, size_t struct_size);
 TFCKPT_MUST_USE tfckpt_code
 tfckpt_latest_checkpoint(const char *dir, tfckpt_latest_options *options, char **prefix_out,
                          tfckpt_error **error_out);
+
+/* =================================================================================================
+ * Saving from several processes
+ * =================================================================================================
+ *
+ * Where the tensors of a model are spread over processes, each saves its own as a part, and one of
+ * them merges the parts into the checkpoint.
+ *
+ * First, all agree on the prefix and on a save_id, such as the step, or a random number that
+ * process 0 sends to the others. Each calls tfckpt_save_shard with its own shard number and
+ * tensors.
+ *
+ * Second, all wait until every part is saved: at a barrier, or by a message to process 0.
+ *
+ * Third, process 0 calls tfckpt_merge with the parts in the order of their numbers. Then the
+ * checkpoint is there, and the parts are gone.
+ *
+ * The parts are "PREFIX_temp_ID/part-SSSSS-of-NNNNN", with ID for save_id and numbers of five
+ * digits from 00000, on a file system that all processes see. Each is a checkpoint that a reader
+ * opens. The merged files equal, byte for byte, those of one save whose shards have these tensors.
+ *
+ * A slice of a partitioned tensor may come from any part (slice_spec). Whatever goes wrong in a
+ * merge, the parts stay whole and the checkpoint that the prefix had before stays what it was.
+ * After a crash, call tfckpt_merge again with the same arguments: it merges, or finishes what the
+ * first one began. Parts that nobody will merge are a folder to be removed.
+ */
+
+/** How parts are merged. All zeros is the default, and TensorFlow's way. */
+typedef struct tfckpt_merge_options {
+  size_t                struct_size;          /* sizeof(tfckpt_merge_options) */
+  const tfckpt_context *context;              /* NULL = one for this call. */
+  int32_t               allow_missing_files;  /* Not 0: parts that are not there are left out. 0
+                                               * = they are an error. */
+  int32_t               keep_parts;           /* Not 0: the parts stay. Their data files may then
+                                               * be the checkpoint's under another name (a hard
+                                               * link), so nothing must write to them. 0 = they
+                                               * are removed, and the folders they leave empty. */
+  int32_t               update_state;         /* Not 0: the file "checkpoint" beside the prefix
+                                               * names this checkpoint as the latest. */
+  int32_t               save_relative_paths;  /* Not 0: that file holds relative paths, so that
+                                               * the folder can be moved. */
+  int32_t               no_sync;              /* Not 0: no fsync. 0 = also the parts' data files
+                                               * are synced, in case their writers did not. */
+  tfckpt_progress_fn    progress;             /* NULL = no progress. Told of no bytes, but can
+                                               * cancel. */
+  void                 *user_data;            /* Passed to progress. */
+  tfckpt_stats         *stats;                /* Filled if not NULL. */
+} tfckpt_merge_options;
+#define TFCKPT_MERGE_OPTIONS_INIT { sizeof(tfckpt_merge_options), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/** Sets *options to the default; struct_size is sizeof(tfckpt_merge_options). */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_merge_options_init(tfckpt_merge_options *options, size_t struct_size);
+
+/**
+ * Saves num_tensors tensors as part shard (0 to num_shards - 1) of the checkpoint prefix. *part_out
+ * (unless part_out is NULL) receives the prefix of the part, to be freed with tfckpt_string_free.
+ * options may be NULL; update_state is INVALID_ARGUMENT here. With a global_step the part is one of
+ * "PREFIX-<step>", and that is the prefix to give to tfckpt_merge.
+ *
+ * save_id keeps the parts of two saves to one prefix apart. With NULL the folder is "PREFIX_temp",
+ * TensorFlow's name; two saves that overlap then destroy each other's parts, and a part that an
+ * earlier save left may be taken for one of this save.
+ *
+ * A process without tensors saves a part all the same (num_tensors 0), which adds nothing to the
+ * checkpoint; so the number of parts need not depend on who has something to save. TensorFlow
+ * cannot merge such a part. The folder of the parts is created, but not the one it is in.
+ *
+ * Errors: As tfckpt_save; INVALID_ARGUMENT for a shard that is not less than num_shards, and for a
+ * save_id that is empty or contains a slash.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_save_shard(const char *prefix, uint32_t shard, uint32_t num_shards, const char *save_id,
+                  const tfckpt_tensor *tensors, size_t num_tensors,
+                  const tfckpt_save_options *options, char **part_out, tfckpt_error **error_out);
+
+/**
+ * Merges num_parts parts, given by their prefixes, into the checkpoint prefix, and removes them. A
+ * part is any V2 checkpoint, of tfckpt_save_shard, tfckpt_save or TensorFlow; the order decides the
+ * numbers of the data files. A checkpoint of that prefix is overwritten as by tfckpt_save. No
+ * tensor is copied where parts and checkpoint are on one file system that has hard links. options
+ * may be NULL.
+ *
+ * Errors: INVALID_ARGUMENT, with TensorFlow's text, for a part that is not there, or if there is
+ * none at all, for a tensor that two parts have, and for parts of different byte order or version;
+ * INTERNAL, with its text, for a whole tensor of which an earlier part has slices; INVALID_ARGUMENT
+ * for slices that overlap; NOT_FOUND, OUT_OF_RANGE or DATA_LOSS, naming the file, for a part that
+ * is incomplete or damaged; RESOURCE_EXHAUSTED; CANCELLED.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_merge(const char *const *parts, size_t num_parts, const char *prefix,
+             const tfckpt_merge_options *options, tfckpt_error **error_out);
 
 /* =================================================================================================
  * Context
@@ -564,6 +666,19 @@ uint32_t tfckpt_reader_num_shards(const tfckpt_reader *reader);
  */
 TFCKPT_MUST_USE tfckpt_code
 tfckpt_reader_num_tensors(const tfckpt_reader *reader, size_t *num_out, tfckpt_error **error_out);
+
+/**
+ * A line for each tensor, such as "w (DT_FLOAT) [2,2]", as debug_string of TensorFlow's
+ * NewCheckpointReader has them: in the order of the keys; a partitioned tensor with its slices,
+ * where TensorFlow has lines for the keys of the slices if the format is V2. *string_out is the
+ * caller's, to be freed with tfckpt_string_free. Keys need not be UTF-8, and so the string need not
+ * be; a NUL in one is shown as \0.
+ *
+ * Errors: DATA_LOSS when an entry, or part of the index, is damaged.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_reader_debug_string(const tfckpt_reader *reader, char **string_out,
+                           tfckpt_error **error_out);
 
 /** As tfckpt_restore, from an open checkpoint. */
 TFCKPT_MUST_USE tfckpt_code
@@ -655,6 +770,91 @@ const char *tfckpt_entry_slice(const tfckpt_entry *entry, size_t i);
 
 /** Frees an entry from tfckpt_reader_find. NULL is accepted. */
 void tfckpt_entry_free(tfckpt_entry *entry);
+
+/* =================================================================================================
+ * Object graph
+ * =================================================================================================
+ *
+ * The objects of a checkpoint that tf.train.Checkpoint or tf.saved_model.save wrote. In such a
+ * checkpoint a tensor's key is a path through the objects, and not the name of a variable as it is
+ * with tf.train.Saver; here keys are found by name and by path. A path is the names that lead from
+ * the root to an object, such as "net/layers/0/kernel"; in a name "." is written as ".." and "/" as
+ * ".S". What an optimizer keeps for a variable has the path
+ * "PATH/.OPTIMIZER_SLOT/PATH_OF_OPTIMIZER/SLOT".
+ *
+ * Strings that getters return are UTF-8, not NUL-terminated, and borrowed from the graph; their
+ * length in bytes goes to *size_out, which may be NULL. The graph does not need the reader any
+ * more.
+ */
+
+/**
+ * Reads the objects of an open checkpoint. *graph_out is the caller's, to be freed with
+ * tfckpt_object_graph_free.
+ *
+ * Errors: NOT_FOUND if the checkpoint is one of names only, as tf.train.Saver writes; DATA_LOSS
+ * when the graph is damaged.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_reader_object_graph(const tfckpt_reader *reader, tfckpt_object_graph **graph_out,
+                           tfckpt_error **error_out);
+
+/**
+ * Number of tensors that belong to objects; 0 for NULL. They are in the order of the objects,
+ * nearest to the root first, what optimizers keep last.
+ */
+size_t tfckpt_object_graph_num_tensors(const tfckpt_object_graph *graph);
+
+/**
+ * Key of tensor i in the checkpoint; NULL if there is no such tensor. Of a table or an iterator
+ * TensorFlow notes only how the keys begin.
+ */
+const char *tfckpt_object_graph_key(const tfckpt_object_graph *graph, size_t i, size_t *size_out);
+
+/**
+ * What tf.train.Saver would have called tensor i; empty for what is no variable, NULL if there is
+ * no such tensor.
+ */
+const char *
+tfckpt_object_graph_full_name(const tfckpt_object_graph *graph, size_t i, size_t *size_out);
+
+/**
+ * Which part of its object's state tensor i is, "VARIABLE_VALUE" for the value of a variable; NULL
+ * if there is no such tensor.
+ */
+const char *
+tfckpt_object_graph_attribute(const tfckpt_object_graph *graph, size_t i, size_t *size_out);
+
+/**
+ * The path of the object that tensor i belongs to: of several the one that TensorFlow takes for the
+ * key. *path_out is the caller's, to be freed with tfckpt_string_free; a NUL in a name is shown as
+ * \0.
+ *
+ * Errors: OUT_OF_RANGE if there is no such tensor; NOT_FOUND if nothing leads from the root to its
+ * object.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_object_graph_path(const tfckpt_object_graph *graph, size_t i, char **path_out,
+                         tfckpt_error **error_out);
+
+/**
+ * Key of the variable that tf.train.Saver would have called name, which is name_size bytes long; of
+ * several with this name it is the last, as in TensorFlow. NULL if there is none.
+ */
+const char *
+tfckpt_object_graph_key_of_name(const tfckpt_object_graph *graph, const char *name,
+                                size_t name_size, size_t *size_out);
+
+/**
+ * Key of the value of the variable at path, which is path_size bytes long; any path that leads to
+ * it will do, and a key does. For another part of an object's state "/.ATTRIBUTES/" and the escaped
+ * name of the part follow. NULL if there is none.
+ */
+const char *
+tfckpt_object_graph_key_of_path(const tfckpt_object_graph *graph, const char *path,
+                                size_t path_size, size_t *size_out);
+
+/** Frees a graph. NULL is accepted. */
+void tfckpt_object_graph_free(tfckpt_object_graph *graph);
 
 /* =================================================================================================
  * Views

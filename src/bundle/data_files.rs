@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::io::read::ReadFile;
 use crate::naming;
 
@@ -27,7 +27,8 @@ pub struct DataFiles {
 }
 
 impl DataFiles {
-    /// Opens the first files; one that cannot be opened is reported when it is asked for.
+    /// Opens the first files; one that cannot be opened is reported when it is asked for, or tried
+    /// again then if there were too few descriptors.
     pub fn open(
         prefix: &Path,
         fallback: Option<&Path>,
@@ -55,11 +56,12 @@ impl DataFiles {
     /// The system's error naming the file, NOT_FOUND above all; ABORTED when the checkpoint was
     /// replaced between opening the index and asking for this file.
     pub fn get(&self, shard_id: u32) -> Result<Arc<ReadFile>> {
-        if let Some(file) = usize::try_from(shard_id)
-            .ok()
-            .and_then(|id| self.early.get(id))
-        {
-            return file.clone();
+        let early = usize::try_from(shard_id).ok();
+        match early.and_then(|id| self.early.get(id)) {
+            // That is no property of the file, and may have passed.
+            Some(Err(error)) if error.code() == Code::ResourceExhausted => {}
+            Some(file) => return file.clone(),
+            None => {}
         }
         if let Some(file) = self.late.lock().get(&shard_id) {
             return Ok(file.clone());
@@ -77,7 +79,7 @@ impl DataFiles {
     fn open_shard(&self, shard_id: u32) -> Result<Arc<ReadFile>> {
         let opened = ReadFile::open(&naming::data_file(&self.prefix, shard_id, self.num_shards));
         let opened = match (&self.fallback, opened) {
-            (Some(fallback), Err(error)) if error.code() == crate::error::Code::NotFound => {
+            (Some(fallback), Err(error)) if error.code() == Code::NotFound => {
                 ReadFile::open(&naming::data_file(fallback, shard_id, self.num_shards))
                     .map_err(|_| error)
             }

@@ -19,6 +19,7 @@ mod listing;
 mod merge;
 mod reader;
 mod strings;
+mod strings_read;
 mod variant;
 mod writer;
 
@@ -27,5 +28,6 @@ pub use listing::Listing;
 pub use merge::{BundleMerge, PartFile};
 pub use reader::{BundleReader, Lookup};
 pub use strings::{StringTensor, StringsToSave};
+pub use strings_read::{Lengths, StoredStrings, WantedStrings};
 pub use variant::verify as verify_variant;
 pub use writer::BundleWriter;

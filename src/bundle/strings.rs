@@ -10,124 +10,93 @@
 //! order, not the varints. The entry's checksum goes on from there over the 4 checksum bytes as stored
 //! and the bytes of the elements.
 
-use super::entry::DataExtent;
 use crate::checksum::{self, Crc32c};
 use crate::coding;
 use crate::error::{Error, Result};
-use crate::memory::{ChunkBuffer, SourceSpan};
+use crate::memory::{self, ChunkBuffer, SourceSpan};
 
 /// A restored tensor of strings, row-major.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StringTensor {
-    /// What the data file holds, lengths included: the elements are not copied again.
+    /// The elements, one after the other.
     data: Vec<u8>,
-    /// Where each element lies in `data`.
-    elements: Vec<std::ops::Range<usize>>,
+    /// Where each element ends in `data`.
+    ends: Vec<usize>,
 }
 
 impl StringTensor {
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.elements.len()
+        self.ends.len()
     }
 
     /// Whether there is no element.
     pub fn is_empty(&self) -> bool {
-        self.elements.is_empty()
+        self.ends.is_empty()
     }
 
     /// The element at `index`, row-major.
     pub fn get(&self, index: usize) -> Option<&[u8]> {
-        self.data.get(self.elements.get(index)?.clone())
+        let end = *self.ends.get(index)?;
+        let start = match index.checked_sub(1) {
+            Some(before) => *self.ends.get(before)?,
+            None => 0,
+        };
+        self.data.get(start..end)
     }
 
     /// The elements in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.elements
-            .iter()
-            .filter_map(|range| self.data.get(range.clone()))
+        let mut start = 0;
+        self.ends.iter().filter_map(move |&end| {
+            let element = self.data.get(start..end);
+            start = end;
+            element
+        })
     }
 
-    /// Takes `data`, all bytes of `extent`, apart. With `verify`, checksums are checked; `bundle` names
-    /// the checkpoint in the message.
+    /// A tensor of `lengths.len()` elements of these lengths, whose bytes are still zero.
     ///
     /// # Errors
     ///
-    /// DATA_LOSS with TensorFlow's texts when lengths run past the entry or a checksum differs.
-    pub fn decode(
-        data: Vec<u8>,
-        num_elements: u64,
-        big_endian: bool,
-        extent: &DataExtent,
-        bundle: &str,
-        verify: bool,
-    ) -> Result<Self> {
-        let end = extent.offset.saturating_add(extent.size);
-        let too_long =
-            || Error::data_loss(format!("String lengths longer than expected offset {end}"));
-        let mut lengths_crc = Crc32c::new();
-        let mut rest = data.as_slice();
-        // Each length takes at least a byte, so `data` bounds what is reserved.
-        let num_elements = usize::try_from(num_elements).map_err(|_| too_long())?;
-        if num_elements > data.len() {
-            return Err(too_long());
+    /// RESOURCE_EXHAUSTED when the memory cannot be had.
+    pub(super) fn with_lengths(lengths: Vec<usize>) -> Result<Self> {
+        let mut ends = lengths;
+        let mut total = 0usize;
+        for end in &mut ends {
+            total = total
+                .checked_add(*end)
+                .ok_or_else(|| Error::resource_exhausted("strings exceed the address space"))?;
+            *end = total;
         }
-        let mut lengths = Vec::with_capacity(num_elements);
-        for _ in 0..num_elements {
-            let (length, after) = coding::get_varint64(rest).ok_or_else(too_long)?;
-            update_with_length(&mut lengths_crc, length, big_endian);
-            lengths.push(usize::try_from(length).map_err(|_| too_long())?);
-            rest = after;
-        }
-        let (stored, after) = rest.split_first_chunk::<4>().ok_or_else(too_long)?;
-        let stored_crc = if big_endian {
-            u32::from_be_bytes(*stored)
-        } else {
-            u32::from_le_bytes(*stored)
+        Ok(Self {
+            data: memory::zeroed(total)?,
+            ends,
+        })
+    }
+
+    /// The bytes of elements `first..end`.
+    pub(super) fn bytes_mut(&mut self, first: usize, end: usize) -> Option<&mut [u8]> {
+        let at = |element: usize| match element.checked_sub(1) {
+            Some(before) => self.ends.get(before).copied(),
+            None => Some(0),
         };
-        if verify && checksum::unmask(stored_crc) != lengths_crc.value() {
-            return Err(Error::data_loss(format!(
-                "The length checksum does not match: expected {:08} but actual is {:08}",
-                checksum::unmask(stored_crc),
-                lengths_crc.value()
-            )));
-        }
-        if verify {
-            let mut crc = lengths_crc;
-            crc.update(stored);
-            crc.update(after);
-            extent.check(bundle, crc.value())?;
-        }
-        let mut start = data.len() - after.len();
-        let mut elements = Vec::with_capacity(num_elements);
-        for length in lengths {
-            let end = start.checked_add(length).filter(|&end| end <= data.len());
-            let end = end.ok_or_else(too_long)?;
-            elements.push(start..end);
-            start = end;
-        }
-        if start != data.len() {
-            return Err(Error::data_loss(format!(
-                "string lengths end before the entry; unused={}",
-                data.len() - start
-            )));
-        }
-        Ok(Self { data, elements })
+        let range = at(first)?..at(end)?;
+        self.data.get_mut(range)
     }
 
     /// A tensor made of copies of `parts`.
     pub fn gather<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut gathered = Self::default();
         for part in parts {
-            let start = gathered.data.len();
             gathered.data.extend_from_slice(part);
-            gathered.elements.push(start..gathered.data.len());
+            gathered.ends.push(gathered.data.len());
         }
         gathered
     }
 }
 
-fn update_with_length(crc: &mut Crc32c, length: u64, big_endian: bool) {
+pub(super) fn update_with_length(crc: &mut Crc32c, length: u64, big_endian: bool) {
     match (u32::try_from(length), big_endian) {
         (Ok(length), false) => crc.update(&length.to_le_bytes()),
         (Ok(length), true) => crc.update(&length.to_be_bytes()),
@@ -210,12 +179,11 @@ fn append(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::error::Code;
-    use proptest::prelude::*;
 
-    fn encode(elements: &[&[u8]], capacity: usize) -> (Vec<u8>, u32) {
+    /// The bytes of a data file, written through a buffer of `capacity` bytes, and their checksum.
+    pub fn encode(elements: &[&[u8]], capacity: usize) -> (Vec<u8>, u32) {
         let spans: Vec<SourceSpan<'_>> = elements.iter().map(|&e| SourceSpan::from(e)).collect();
         let strings = StringsToSave(&spans);
         let mut out = Vec::new();
@@ -228,19 +196,6 @@ mod tests {
         (out, crc.unwrap())
     }
 
-    fn decode(data: &[u8], num: u64, crc: u32) -> Result<StringTensor> {
-        StringTensor::decode(data.to_vec(), num, false, &extent(data, crc), "m", true)
-    }
-
-    fn extent(data: &[u8], crc32c: u32) -> DataExtent {
-        DataExtent {
-            shard_id: 0,
-            offset: 0,
-            size: data.len() as u64,
-            crc32c,
-        }
-    }
-
     #[test]
     fn two_strings_have_tensorflows_bytes() {
         let (data, crc) = encode(&[b"ab", b"cde"], 64);
@@ -250,55 +205,17 @@ mod tests {
     }
 
     #[test]
-    fn big_endian_strings_are_read() {
-        let data = b"\x02\x03\xde\xd0\xc9\x8dabcde".to_vec();
-        let extent = extent(&data, 0x0010_69f5);
-        let strings = StringTensor::decode(data, 2, true, &extent, "m", true).unwrap();
-        assert_eq!(strings.iter().collect::<Vec<_>>(), [&b"ab"[..], b"cde"]);
-    }
-
-    #[test]
-    fn lengths_that_run_past_the_entry_are_data_loss() {
-        let huge = {
-            let mut data = Vec::new();
-            coding::put_varint(&mut data, 1 << 50);
-            let crc = checksum::crc32c(&(1u64 << 50).to_le_bytes());
-            data.extend(checksum::mask(crc).to_le_bytes());
-            data
-        };
-        let crc = checksum::crc32c(&[]);
-        for (data, num) in [
-            (&huge[..], 1),
-            (&[][..], 0),
-            (&[0x80; 20], 1),
-            (&[0; 3], 1),
-            (&[0; 8], 1 << 40),
-        ] {
-            assert_eq!(decode(data, num, crc).unwrap_err().code(), Code::DataLoss);
-            let unchecked =
-                StringTensor::decode(data.to_vec(), num, false, &extent(data, crc), "m", false);
-            assert_eq!(unchecked.unwrap_err().code(), Code::DataLoss);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn strings_round_trip_and_every_flipped_bit_is_found(
-            elements in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..20),
-            bit: usize,
-        ) {
-            let borrowed: Vec<&[u8]> = elements.iter().map(Vec::as_slice).collect();
-            let (data, crc) = encode(&borrowed, 64);
-            let strings = decode(&data, elements.len() as u64, crc).unwrap();
-            prop_assert_eq!(strings.iter().collect::<Vec<_>>(), borrowed);
-
-            let mut flipped = data;
-            let bit = bit % (flipped.len() * 8);
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            prop_assert_eq!(
-                decode(&flipped, elements.len() as u64, crc).unwrap_err().code(),
-                Code::DataLoss
-            );
-        }
+    fn elements_are_found_by_their_ends() {
+        let mut strings = StringTensor::with_lengths(vec![2, 0, 3]).unwrap();
+        strings.bytes_mut(0, 3).unwrap().copy_from_slice(b"abcde");
+        strings.bytes_mut(1, 1).unwrap().copy_from_slice(b"");
+        assert_eq!(
+            strings,
+            StringTensor::gather([&b"ab"[..], b"", b"cde"].into_iter())
+        );
+        assert_eq!(strings.get(2), Some(&b"cde"[..]));
+        assert_eq!(strings.get(3), None);
+        assert!(strings.bytes_mut(0, 4).is_none());
+        assert!(StringTensor::with_lengths(vec![usize::MAX, 1]).is_err());
     }
 }

@@ -249,49 +249,6 @@ pub unsafe fn read_struct<T: Sized>(pointer: *const T) -> Result<T> {
     Ok(unsafe { value.assume_init() })
 }
 
-/// The structs in an array whose elements may be longer than this library knows.
-///
-/// # Errors
-///
-/// INVALID_ARGUMENT for NULL, a size that is not set, or sizes that differ; UNIMPLEMENTED for fields
-/// that this version does not know.
-///
-/// # Safety
-///
-/// `pointer` must be NULL or an array of `num` elements of the first one's size, valid during the call.
-pub unsafe fn read_structs<T: Sized>(pointer: *const T, num: usize, name: &str) -> Result<Vec<T>> {
-    if num == 0 {
-        return Ok(Vec::new());
-    }
-    check_out(pointer.cast_mut(), name)?;
-    // SAFETY: at least one element is there, and it has a size.
-    let stride = unsafe { struct_size(pointer) }?;
-    let too_many = || Error::invalid_argument(format!("too many {name}; num_{name}={num}"));
-    stride
-        .checked_mul(num)
-        .filter(|&size| isize::try_from(size).is_ok())
-        .ok_or_else(too_many)?;
-    let mut structs = Vec::new();
-    structs.try_reserve_exact(num).map_err(|_| too_many())?;
-    for index in 0..num {
-        let place = |error: Error| error.with_tensor_index(index);
-        // SAFETY: inside the array, by the caller's promise; the size is compared before anything
-        // behind the first one's size is looked at.
-        let value = unsafe {
-            let element = pointer.byte_add(index * stride);
-            let size = struct_size(element).map_err(place)?;
-            if size != stride {
-                return Err(place(Error::invalid_argument(format!(
-                    "{name} of one array differ in struct_size; struct_size={size} first={stride}"
-                ))));
-            }
-            read_struct(element)
-        };
-        structs.push(value.map_err(place)?);
-    }
-    Ok(structs)
-}
-
 /// The size of a struct as the caller knows it.
 ///
 /// # Errors

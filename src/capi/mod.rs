@@ -62,6 +62,7 @@
 )]
 
 mod handle;
+mod struct_array;
 mod variable;
 mod wall;
 #[cfg(feature = "test-panics")]
@@ -73,8 +74,8 @@ pub mod entry;
 pub mod error;
 pub mod last_checkpoints;
 pub mod latest;
-pub mod object_graph;
 pub mod merge;
+pub mod object_graph;
 pub mod progress;
 pub mod reader;
 pub mod restore;

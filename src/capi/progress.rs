@@ -1,8 +1,8 @@
 //! Progress
 //!
 //! A call reports to its progress callback on the calling thread: when it begins, at least every 100 ms
-//! while bytes of numeric tensors move, and between the steps of publishing a save. A callback that
-//! returns anything but 0 cancels the call, which then returns TFCKPT_CANCELLED; a save withdraws what it
+//! while it works or waits for memory that other calls hold, and between the steps of publishing a save.
+//! As long as it looks through the index, the totals are 0. A callback that returns anything but 0 cancels the call, which then returns TFCKPT_CANCELLED; a save withdraws what it
 //! has published by then. Callbacks must not unwind or longjmp, and must not use the handles that the
 //! call works on, its context included.
 

@@ -9,6 +9,7 @@
 //! undefined, TFCKPT_ABORTED that the tensor was not attempted. Without it the first failure ends the
 //! call. Either way the call returns the code of the first tensor of the array that failed.
 
+use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
 
 use super::context::{context_or_new, tfckpt_context};
@@ -16,7 +17,8 @@ use super::error::{TFCKPT_ABORTED, TFCKPT_OK, tfckpt_code, tfckpt_error};
 use super::handle::{Sized, array_mut, init_struct, path, read_struct};
 use super::progress::{tfckpt_progress_fn, to_progress};
 use super::stats::{clear_stats, put_stats, tfckpt_stats};
-use super::tensor::{read_tensors, tfckpt_tensor};
+use super::struct_array::StructArray;
+use super::tensor::tfckpt_tensor;
 use super::wall::guard;
 use crate::{
     Call, Context, Error, Reader, RestoreOptions, RestoreTensor, Result, StringTensor, Verify,
@@ -47,6 +49,12 @@ pub struct tfckpt_restore_options {
     pub user_data: *mut c_void,
     /// Filled if not NULL.
     pub stats: *mut tfckpt_stats,
+    /// Non-zero: a stored tensor, or the slice that slice_spec asks for, may have another shape than
+    /// the tensor that it is restored to, if only it has as many elements.
+    pub reshape: i32,
+    /// Non-zero: within each device_name, tensors are restored one after the other, in the order of the
+    /// array. All are checked before the first byte is written, as without.
+    pub restore_sequentially: i32,
 }
 
 // SAFETY: `repr(C)`, begins with its size, integers, pointers and an optional function only.
@@ -93,26 +101,36 @@ pub unsafe extern "C" fn tfckpt_restore(
     }
 }
 
-/// What a TFCKPT_VERIFY_* asks for.
-///
-/// # Errors
-///
-/// INVALID_ARGUMENT for any other number.
-pub(super) fn to_verify(verify: i32) -> Result<Verify> {
-    match verify {
-        TFCKPT_VERIFY_FULL => Ok(Verify::Full),
-        TFCKPT_VERIFY_FETCHED => Ok(Verify::Fetched),
-        TFCKPT_VERIFY_NONE => Ok(Verify::None),
-        other => Err(Error::invalid_argument(format!(
-            "unknown verify; verify={other}"
-        ))),
+impl tfckpt_restore_options {
+    /// How tensors are restored.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT for an unknown number in `verify`.
+    pub(super) fn to_options(self, keep_going: bool) -> Result<RestoreOptions> {
+        let verify = match self.verify {
+            TFCKPT_VERIFY_FULL => Verify::Full,
+            TFCKPT_VERIFY_FETCHED => Verify::Fetched,
+            TFCKPT_VERIFY_NONE => Verify::None,
+            other => {
+                return Err(Error::invalid_argument(format!(
+                    "unknown verify; verify={other}"
+                )));
+            }
+        };
+        Ok(RestoreOptions {
+            verify,
+            keep_going,
+            reshape: self.reshape != 0,
+            restore_sequentially: self.restore_sequentially != 0,
+        })
     }
 }
 
 /// A restore as C describes it, its arrays checked.
 pub(super) struct Request<'c> {
-    tensors: Vec<tfckpt_tensor>,
-    verify: Verify,
+    tensors: StructArray<'c, tfckpt_tensor>,
+    options: RestoreOptions,
     codes: Option<&'c mut [std::mem::MaybeUninit<tfckpt_code>]>,
 }
 
@@ -143,13 +161,13 @@ impl Request<'_> {
         }
         // SAFETY: as above.
         unsafe { clear_stats(options.stats) }?;
-        let verify = to_verify(options.verify)?;
         // SAFETY: as above.
-        let tensors = unsafe { read_tensors(tensors, num_tensors) }?;
+        let tensors = unsafe { StructArray::new(tensors, num_tensors, "tensors") }?;
         refuse_overlaps(&tensors)?;
+        let options = options.to_options(codes.is_some())?;
         Ok(Self {
             tensors,
-            verify,
+            options,
             codes,
         })
     }
@@ -171,57 +189,68 @@ impl Request<'_> {
     ) -> Result<()> {
         let Self {
             tensors,
-            verify,
+            options: restore_options,
             codes,
         } = self;
-        let keep_going = codes.is_some();
-        let mut strings = vec![StringTensor::default(); tensors.len()];
-        let mut results: Vec<Option<Result<()>>> = tensors.iter().map(|_| None).collect();
-        // Descriptions that cannot be used are left out; `indices` leads back from the others.
+        let keep_going = restore_options.keep_going;
+        let num_strings = tensors.iter().filter(|tensor| tensor.is_string()).count();
+        let mut strings = vec![StringTensor::default(); num_strings];
+        let mut places = strings.iter_mut();
+        // Descriptions that cannot be used are left out.
         let mut requests: Vec<RestoreTensor<'_>> = Vec::with_capacity(tensors.len());
-        let mut indices = Vec::with_capacity(tensors.len());
-        for (index, ((tensor, strings), result)) in tensors
-            .iter()
-            .zip(&mut strings)
-            .zip(&mut results)
-            .enumerate()
-        {
+        let mut refused: BTreeMap<usize, Error> = BTreeMap::new();
+        for (index, tensor) in tensors.iter().enumerate() {
+            let place = if tensor.is_string() {
+                places.next()
+            } else {
+                None
+            };
             // SAFETY: the caller's promise.
-            match unsafe { tensor.describe_restore(strings) } {
-                Ok(request) => {
-                    requests.push(request);
-                    indices.push(index);
+            match unsafe { tensor.describe_restore(place) } {
+                Ok(request) => requests.push(request),
+                Err(error) if keep_going => {
+                    refused.insert(index, error.with_tensor_index(index));
                 }
-                Err(error) if keep_going => *result = Some(Err(error.with_tensor_index(index))),
                 Err(error) => return Err(error.with_tensor_index(index)),
             }
         }
         let mut call = Call::new(context);
         call.max_host_bytes = options.max_host_bytes;
         call.progress = to_progress(options.progress, options.user_data);
-        let outcome = reader.restore(
-            &mut requests,
-            &RestoreOptions { verify, keep_going },
-            &mut call,
-        );
+        let outcome = reader.restore(&mut requests, &restore_options, &mut call);
         drop(requests);
         // SAFETY: the caller's promise.
         unsafe { put_stats(options.stats, &call.stats) }?;
-        let outcome = outcome.map_err(|error| error.reindexed(&indices))?;
-        for (result, &index) in outcome.results.into_iter().zip(&indices) {
-            if let Some(slot) = results.get_mut(index) {
-                *slot = Some(result.map_err(|error| error.reindexed(&indices)));
-            }
-        }
-        let mut first = outcome.ended.map(|error| error.reindexed(&indices));
+        let indices: Vec<usize> = match refused.is_empty() {
+            true => Vec::new(),
+            false => (0..tensors.len())
+                .filter(|index| !refused.contains_key(index))
+                .collect(),
+        };
+        let reindexed = |error: Error| match indices.is_empty() {
+            true => error,
+            false => error.reindexed(&indices),
+        };
+        let outcome = outcome.map_err(reindexed)?;
+        let mut first = outcome.ended.map(reindexed);
         // Without codes nobody could tell which strings were set by a call that failed.
-        let hand_out = keep_going
-            || (first.is_none() && results.iter().all(|result| matches!(result, Some(Ok(())))));
+        let hand_out = keep_going || (first.is_none() && outcome.results.iter().all(Result::is_ok));
+        let mut results = outcome.results.into_iter();
         let mut codes = codes.map(|codes| codes.iter_mut());
-        for ((tensor, strings), result) in tensors.iter().zip(strings).zip(results) {
+        let mut strings = strings.into_iter();
+        for (index, tensor) in tensors.iter().enumerate() {
+            let result = match refused.remove(&index) {
+                Some(error) => Some(Err(error)),
+                None => results.next().map(|result| result.map_err(reindexed)),
+            };
+            let restored = if tensor.is_string() {
+                strings.next()
+            } else {
+                None
+            };
             let code = match result {
                 Some(Ok(())) => {
-                    if hand_out {
+                    if let Some(strings) = restored.filter(|_| hand_out) {
                         // SAFETY: a tensor of strings that was restored passed `describe_restore`.
                         unsafe { tensor.put_strings(strings) };
                     }
@@ -248,8 +277,8 @@ impl Request<'_> {
 /// # Errors
 ///
 /// INVALID_ARGUMENT naming the tensor.
-fn refuse_overlaps(tensors: &[tfckpt_tensor]) -> Result<()> {
-    if !tensors.iter().any(tfckpt_tensor::is_string) {
+fn refuse_overlaps(tensors: &StructArray<'_, tfckpt_tensor>) -> Result<()> {
+    if !tensors.iter().any(|tensor| tensor.is_string()) {
         return Ok(());
     }
     let mut ranges: Vec<(usize, usize, usize)> = tensors

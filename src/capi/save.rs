@@ -12,7 +12,8 @@ use super::error::{tfckpt_code, tfckpt_error};
 use super::handle::{Sized, borrow, c_path, init_struct, path, put, read_struct};
 use super::progress::{tfckpt_progress_fn, to_progress};
 use super::stats::{clear_stats, put_stats, tfckpt_stats};
-use super::tensor::{read_tensors, tfckpt_tensor};
+use super::struct_array::StructArray;
+use super::tensor::tfckpt_tensor;
 use super::wall::guard;
 use crate::{Call, Error, Result, SaveOptions, SaveTensor};
 
@@ -119,8 +120,8 @@ pub(super) unsafe fn save_with(
     unsafe {
         let options = read_struct(options)?;
         clear_stats(options.stats)?;
-        let tensors = read_tensors(tensors, num_tensors)?;
-        let to_save = |(index, tensor): (usize, &tfckpt_tensor)| {
+        let tensors = StructArray::new(tensors, num_tensors, "tensors")?;
+        let to_save = |(index, tensor): (usize, tfckpt_tensor)| {
             tensor
                 .describe_save()
                 .map_err(|error: Error| error.with_tensor_index(index))

@@ -10,7 +10,8 @@ use std::ffi::{c_char, c_void};
 
 use super::error::tfckpt_code;
 use super::handle::{Sized, init_struct, text};
-use super::tensor::{read_tensors, tfckpt_tensor};
+use super::struct_array::StructArray;
+use super::tensor::tfckpt_tensor;
 use super::variable::StoredTensor;
 use super::wall::guard;
 use crate::{Error, Result, SaveValue, Saveable, Shape};
@@ -104,14 +105,14 @@ impl StoredSaveable {
                     "a saveable needs name, save and restore; name={name}"
                 )));
             }
-            let descriptions = read_tensors(saveable.tensors, saveable.num_tensors)?;
+            let descriptions = StructArray::new(saveable.tensors, saveable.num_tensors, "tensors")?;
             let mut tensors = Vec::with_capacity(descriptions.len());
             let mut variables = Vec::with_capacity(descriptions.len());
-            for description in &descriptions {
+            for description in descriptions.iter() {
                 let bare = tfckpt_tensor {
                     data: std::ptr::null_mut(),
                     size: 0,
-                    ..*description
+                    ..description
                 };
                 let (tensor, variable) = StoredTensor::new(&bare, true)?;
                 tensors.push(tensor);

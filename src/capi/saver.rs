@@ -16,14 +16,15 @@ use super::context::{context_or_new, tfckpt_context};
 use super::error::{TFCKPT_OK, tfckpt_code, tfckpt_error};
 use super::handle::{
     Sized, array, borrow, c_path, check_out, free, init_struct, into_handle, path, put,
-    read_struct, read_structs, required_mut, text,
+    read_struct, required_mut, text,
 };
 use super::progress::{tfckpt_progress_fn, to_progress};
-use super::restore::{tfckpt_restore_options, to_verify};
+use super::restore::tfckpt_restore_options;
 use super::saveable::{StoredSaveable, tfckpt_saveable};
 use super::state::to_format;
 use super::stats::{clear_stats, put_stats, tfckpt_stats};
-use super::tensor::{read_tensors, tfckpt_tensor};
+use super::struct_array::StructArray;
+use super::tensor::tfckpt_tensor;
 use super::variable::StoredTensor;
 use super::wall::{Poison, guard, guard_handle};
 use crate::{
@@ -203,7 +204,10 @@ pub unsafe extern "C" fn tfckpt_saver_bind(
         let poison = borrow(saver).map(|saver| saver.poison.clone());
         guard_handle(poison.as_ref(), error_out, || {
             let saver = required_mut(saver, "saver")?;
-            bind(&mut saver.tensors, &read_tensors(tensors, num_tensors)?)
+            bind(
+                &mut saver.tensors,
+                &StructArray::new(tensors, num_tensors, "tensors")?,
+            )
         })
     }
 }
@@ -358,7 +362,7 @@ pub unsafe extern "C" fn tfckpt_saver_restore(
                     "Can't load save_path when it is None.",
                 ));
             }
-            let verify = to_verify(options.verify)?;
+            let restore_options = options.to_options(false)?;
             let context = saver.context(options.context)?;
             let mut call = Call::new(&context);
             call.max_host_bytes = options.max_host_bytes;
@@ -368,7 +372,7 @@ pub unsafe extern "C" fn tfckpt_saver_restore(
             let mut strings = vec![StringTensor::default(); saver.num_tensors()];
             let restored = saver.saver.restore(
                 path(save_path, "save_path")?,
-                verify,
+                &restore_options,
                 |shapes| saver.destinations(shapes, &mut asked, &mut described, &mut strings),
                 &mut call,
             );
@@ -452,14 +456,15 @@ impl List {
         };
         // SAFETY: the caller's promise, for all of the block.
         unsafe {
-            let tensors = read_tensors(tensors, num_tensors)?;
+            let tensors = StructArray::new(tensors, num_tensors, "tensors")?;
             for (index, tensor) in tensors.iter().enumerate() {
-                let stored = StoredTensor::new(tensor, false);
+                let stored = StoredTensor::new(&tensor, false);
                 let (stored, variable) = stored.map_err(|error| error.with_tensor_index(index))?;
                 list.tensors.push(stored);
                 list.described.push(variable.into());
             }
-            for saveable in read_structs(saveables, num_saveables, "saveables")? {
+            let saveables = StructArray::new(saveables, num_saveables, "saveables")?;
+            for saveable in saveables.iter() {
                 let (stored, saveable) = StoredSaveable::new(&saveable)?;
                 list.saveables.push(stored);
                 list.described.push(saveable);
@@ -470,7 +475,10 @@ impl List {
 }
 
 /// Binds all or nothing.
-unsafe fn bind(stored: &mut [StoredTensor], tensors: &[tfckpt_tensor]) -> Result<()> {
+unsafe fn bind(
+    stored: &mut [StoredTensor],
+    tensors: &StructArray<'_, tfckpt_tensor>,
+) -> Result<()> {
     let names: HashMap<(&[u8], &[u8]), usize> = stored
         .iter()
         .enumerate()
@@ -494,9 +502,9 @@ unsafe fn bind(stored: &mut [StoredTensor], tensors: &[tfckpt_tensor]) -> Result
             .map_err(|error| error.with_tensor_index(index))?;
         places.push(place);
     }
-    for (place, tensor) in places.into_iter().zip(tensors) {
+    for (place, tensor) in places.into_iter().zip(tensors.iter()) {
         if let Some(stored) = stored.get_mut(place) {
-            stored.bind(tensor);
+            stored.bind(&tensor);
         }
     }
     Ok(())
@@ -575,7 +583,7 @@ impl tfckpt_saver {
         let tensors = described.iter().zip(strings).enumerate();
         let data = tensors.map(|(index, (tensor, strings))| {
             // SAFETY: as above.
-            let described = unsafe { tensor.describe_restore(strings) };
+            let described = unsafe { tensor.describe_restore(Some(strings)) };
             described
                 .map(|described| described.data)
                 .map_err(|error| error.with_tensor_index(index))

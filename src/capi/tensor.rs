@@ -6,9 +6,7 @@
 use std::ffi::{c_char, c_void};
 
 use super::error::tfckpt_code;
-use super::handle::{
-    Sized, array, borrow, free, init_struct, into_handle, put, read_structs, text,
-};
+use super::handle::{Sized, array, borrow, free, init_struct, into_handle, put, text};
 use super::wall::{guard, guard_value};
 use crate::{
     DType, DestSpan, Error, RestoreData, RestoreTensor, Result, SaveData, SaveTensor, Shape,
@@ -122,23 +120,6 @@ pub unsafe extern "C" fn tfckpt_strings_get(
 pub unsafe extern "C" fn tfckpt_strings_free(strings: *mut tfckpt_strings) {
     // SAFETY: NULL or strings that the caller owns.
     unsafe { free(strings) }
-}
-
-/// The descriptions in an array; see [`read_structs`].
-///
-/// # Errors
-///
-/// As [`read_structs`].
-///
-/// # Safety
-///
-/// As [`read_structs`].
-pub(super) unsafe fn read_tensors(
-    tensors: *const tfckpt_tensor,
-    num: usize,
-) -> Result<Vec<tfckpt_tensor>> {
-    // SAFETY: the caller's promise.
-    unsafe { read_structs(tensors, num, "tensors") }
 }
 
 /// What saves and restores have in common.
@@ -283,7 +264,7 @@ impl tfckpt_tensor {
         elements.iter().map(span).collect()
     }
 
-    /// The tensor to restore; one of strings goes to `strings` first.
+    /// The tensor to restore; one of strings goes to `strings` first, which it needs.
     ///
     /// # Errors
     ///
@@ -294,7 +275,7 @@ impl tfckpt_tensor {
     /// As `common`; nothing else may access what `data` points to during `'a`.
     pub(super) unsafe fn describe_restore<'a>(
         &self,
-        strings: &'a mut StringTensor,
+        strings: Option<&'a mut StringTensor>,
     ) -> Result<RestoreTensor<'a>> {
         // SAFETY: the caller's promise, for all of the block.
         unsafe {
@@ -313,6 +294,7 @@ impl tfckpt_tensor {
                     ))
                     .with_key(key));
                 }
+                let strings = strings.ok_or_else(|| Error::internal("no place for strings"))?;
                 RestoreData::Strings(strings)
             } else {
                 RestoreData::Bytes(DestSpan::from_raw_parts(self.data.cast(), self.size))

@@ -49,6 +49,7 @@ fn with_tensors<T>(floats: &[Floats<'_>], act: impl FnOnce(&[SaveTensor<'_>]) ->
 
 const QUICK: SaveOptions = SaveOptions {
     global_step: None,
+    format: crate::checkpoint::Format::V2,
     pad_step_number: false,
     update_state: false,
     save_relative_paths: false,

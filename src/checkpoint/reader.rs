@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::manage::Format;
-use super::restore::{self, RestoreOptions, RestoreOutcome};
+use super::restore::{self, Checked, RestoreOptions, RestoreOutcome};
+use super::sequential::{self, RestoreSteps};
 use super::tensor::RestoreTensor;
 use super::view::{self, View, ViewOptions};
 use super::{open, verify};
@@ -103,7 +104,7 @@ impl Reader {
         call: &mut Call<'_>,
     ) -> Result<RestoreOutcome> {
         let started = Instant::now();
-        let outcome = restore::restore(&self.0, tensors, options, call);
+        let outcome = sequential::restore(self, tensors, options, call);
         call.finish(started);
         outcome
     }
@@ -127,6 +128,26 @@ impl Reader {
         let verified = verify::verify(&self.0, damage, call);
         call.finish(started);
         verified
+    }
+}
+
+impl RestoreSteps for Reader {
+    fn check(
+        &self,
+        tensors: &[RestoreTensor<'_>],
+        options: &RestoreOptions,
+        call: &mut Call<'_>,
+    ) -> Result<Checked> {
+        restore::check(&self.0, tensors, options, call)
+    }
+
+    fn restore(
+        &self,
+        tensors: &mut [RestoreTensor<'_>],
+        options: &RestoreOptions,
+        call: &mut Call<'_>,
+    ) -> Result<RestoreOutcome> {
+        restore::restore(&self.0, tensors, options, call)
     }
 }
 

@@ -1,10 +1,13 @@
 //! Restores tensors of strings, whose size in memory is known only once they are read.
 
 use super::restore::Verify;
-use crate::bundle::{BundleReader, DataExtent, StringTensor};
+use crate::bundle::{
+    BundleReader, DataExtent, Lengths, StoredStrings, StringTensor, WantedStrings,
+};
 use crate::error::{Error, Result};
+use crate::io::read::ReadFile;
 use crate::slices::Overlap;
-use crate::transfer::Call;
+use crate::transfer::{Call, stream};
 
 /// A stored piece that a request needs.
 pub(super) struct Part {
@@ -34,7 +37,8 @@ impl StringPlan {
             .fold(0, |size, part| part.extent.size.saturating_add(size))
     }
 
-    /// Reads the elements, in the order of the request.
+    /// Reads the elements, in the order of the request. All of a stored piece is gone through, so it
+    /// is verified unless nothing is.
     ///
     /// # Errors
     ///
@@ -45,65 +49,60 @@ impl StringPlan {
         verify: Verify,
         call: &mut Call<'_>,
     ) -> Result<StringTensor> {
-        let mut parts = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
-            parts.push(read_strings(reader, part, verify, call)?);
+        let check = verify != Verify::None;
+        let bundle = reader.prefix().display().to_string();
+        let largest = self.parts.iter().map(|part| part.extent.size).max();
+        let largest = largest.unwrap_or_default();
+        let strings = stream::run(call, largest, |[buffer, other], tick| {
+            let mut wanted = WantedStrings::new(self.num_elements)?;
+            let mut lengths: Vec<Lengths> = Vec::with_capacity(self.parts.len());
+            for part in &self.parts {
+                let file = reader.locate(&part.extent)?;
+                let stored = part.stored(&file, reader, check, &bundle);
+                let wanted = Some((&mut wanted, &part.overlap));
+                let read = stored.read_lengths(wanted, buffer, tick);
+                lengths.push(read.map_err(|error| part.place(error, &file))?);
+            }
+            let mut strings = wanted.into_tensor()?;
+            for (part, lengths) in self.parts.iter().zip(lengths) {
+                let file = reader.locate(&part.extent)?;
+                let stored = part.stored(&file, reader, check, &bundle);
+                let wanted = Some((&mut strings, &part.overlap));
+                stored
+                    .read_contents(lengths, wanted, [buffer, other], tick)
+                    .map_err(|error| part.place(error, &file))?;
+            }
+            Ok(strings)
+        })?;
+        let size = self.size();
+        call.stats.bytes += size;
+        if check {
+            call.stats.bytes_verified += size;
         }
         call.progress.advance(0, 1)?;
-        let whole = self
-            .parts
-            .first()
-            .is_some_and(|part| part.num_elements == self.num_elements);
-        if whole && parts.len() == 1 {
-            return Ok(parts.pop().unwrap_or_default());
-        }
-        // The element for each place of the request, wherever it is stored.
-        let mut places: Vec<(u64, &[u8])> = Vec::new();
-        for (part, strings) in self.parts.iter().zip(&parts) {
-            for run in (0..part.overlap.num_runs()).map(|number| part.overlap.run(number)) {
-                places.extend((0..run.len).map(|i| {
-                    let element = usize::try_from(run.source + i).ok();
-                    let element = element.and_then(|element| strings.get(element));
-                    (run.dest + i, element.unwrap_or_default())
-                }));
-            }
-        }
-        places.sort_unstable_by_key(|&(place, _)| place);
-        Ok(StringTensor::gather(
-            places.into_iter().map(|(_, element)| element),
-        ))
+        Ok(strings)
     }
 }
 
-/// Reads and takes apart all elements of a stored piece. All of it is fetched, so it is verified
-/// unless nothing is.
-fn read_strings(
-    reader: &BundleReader,
-    part: &Part,
-    verify: Verify,
-    call: &mut Call<'_>,
-) -> Result<StringTensor> {
-    let extent = &part.extent;
-    let file = reader.locate(extent)?;
-    let place = |error: Error| error.with_file(file.path()).with_offset(extent.offset);
-    let data = file.read_vec(extent.offset, extent.size)?;
-    call.stats.bytes_io += extent.size;
-    call.stats.num_io += 1;
-    call.stats.bytes += extent.size;
-    let check = verify != Verify::None;
-    if check {
-        call.stats.bytes_verified += extent.size;
+impl Part {
+    fn stored<'a>(
+        &self,
+        file: &'a ReadFile,
+        reader: &BundleReader,
+        check: bool,
+        bundle: &'a str,
+    ) -> StoredStrings<'a> {
+        StoredStrings {
+            file,
+            extent: self.extent,
+            num_elements: self.num_elements,
+            big_endian: reader.is_big_endian(),
+            check,
+            bundle,
+        }
     }
-    let bundle = reader.prefix().display().to_string();
-    let strings = StringTensor::decode(
-        data,
-        part.num_elements,
-        reader.is_big_endian(),
-        extent,
-        &bundle,
-        check,
-    )
-    .map_err(place)?;
-    call.progress.advance(extent.size, 0)?;
-    Ok(strings)
+
+    fn place(&self, error: Error, file: &ReadFile) -> Error {
+        error.with_file(file.path()).with_offset(self.extent.offset)
+    }
 }

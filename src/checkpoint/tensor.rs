@@ -123,9 +123,12 @@ impl SaveTensor<'_> {
 
 impl RestoreTensor<'_> {
     /// As [`SaveTensor::check`], but for the dtype, which comes first in the comparison with the entry.
-    pub(super) fn check(&self) -> Result<Option<ShapeAndSlice>> {
+    /// With `reshape`, the slice may have another shape than the tensor; see
+    /// [`check_reshape`](Self::check_reshape).
+    pub(super) fn check(&self, reshape: bool) -> Result<Option<ShapeAndSlice>> {
         let spec = parse_spec(self.slice_spec)?;
-        if let Some(spec) = spec.as_ref().filter(|spec| spec.slice_shape != self.shape) {
+        let other = |spec: &&ShapeAndSlice| !reshape && spec.slice_shape != self.shape;
+        if let Some(spec) = spec.as_ref().filter(other) {
             return Err(Error::invalid_argument(format!(
                 "shape of the tensor is not that of the slice in shape_and_slice; spec={} \
                  slice_shape={} shape={}",
@@ -148,6 +151,26 @@ impl RestoreTensor<'_> {
                 }
             }
         }
+    }
+}
+
+impl RestoreTensor<'_> {
+    /// Compares the stored tensor, or the slice of it, with the tensor that its elements are to be
+    /// reshaped to.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT with TensorFlow's text when they differ in the number of elements.
+    pub(super) fn check_reshape(&self, stored: &Shape) -> Result<()> {
+        let (have, want) = (stored.num_elements(), self.shape.num_elements());
+        if have == want {
+            return Ok(());
+        }
+        Err(Error::invalid_argument(format!(
+            "Input to reshape is a tensor with {have} values, but the requested shape has {want}; \
+             stored={stored} requested={}",
+            self.shape
+        )))
     }
 }
 

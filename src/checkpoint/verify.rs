@@ -1,16 +1,17 @@
 //! Checks every checksum of a checkpoint.
 
 use crate::bundle::{
-    BundleReader, DataExtent, Entry, Lookup, Stored, StringTensor, verify_variant,
+    BundleReader, DataExtent, Entry, Lookup, Stored, StoredStrings, verify_variant,
 };
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::io::read::ReadFile;
 use crate::slices::SliceSet;
-use crate::transfer::Call;
 use crate::transfer::read::{self, Piece, Target};
+use crate::transfer::{Call, stream};
 
-/// Tensors whose pieces are read in one go: it bounds the memory that the plan takes.
-const BATCH: usize = 1 << 16;
+/// Pieces, or tensors, that are read in one go: it bounds the memory that the plan takes.
+const BATCH: usize = 1 << 14;
 
 /// Reads everything that the index names and hands each thing that is broken to `damage`: damaged
 /// blocks of the index, bad entries, data that is missing or whose checksum differs.
@@ -23,7 +24,7 @@ pub fn verify(
     damage: &mut dyn FnMut(Error),
     call: &mut Call<'_>,
 ) -> Result<()> {
-    let (bytes, tensors) = totals(reader);
+    let (bytes, tensors) = totals(reader, call)?;
     call.stats.num_tensors = tensors;
     call.stats.bytes = bytes;
     call.progress.start(bytes, tensors)?;
@@ -51,7 +52,7 @@ pub fn verify(
                 break;
             }
         }
-        if batch.tensors.len() >= BATCH {
+        if batch.tensors.len().max(batch.pieces.len()) >= BATCH {
             batch.run(damage, call)?;
         }
     }
@@ -59,11 +60,12 @@ pub fn verify(
 }
 
 /// Bytes and tensors that the index names.
-fn totals(reader: &BundleReader) -> (u64, u64) {
+fn totals(reader: &BundleReader, call: &mut Call<'_>) -> Result<(u64, u64)> {
     let (mut bytes, mut tensors) = (0u64, 0);
     let mut listing = reader.list();
     while let Ok(Some((_, entry))) = listing.next() {
         tensors += 1;
+        call.progress.poll()?;
         let size = entry
             .ok()
             .and_then(|entry| match (&entry.stored, entry.dtype.size()) {
@@ -73,7 +75,7 @@ fn totals(reader: &BundleReader) -> (u64, u64) {
             });
         bytes = bytes.saturating_add(size.unwrap_or(0));
     }
-    (bytes, tensors)
+    Ok((bytes, tensors))
 }
 
 /// Tensors of a fixed element size, to be read together.
@@ -100,7 +102,7 @@ impl Batch<'_> {
         for ((extent, num_elements), file) in extents.into_iter().zip(files) {
             if entry.dtype.size().is_some() {
                 self.pieces.push(Piece {
-                    tensor: self.tensors.len(),
+                    tensor: u32::try_from(self.tensors.len()).unwrap_or(u32::MAX),
                     file,
                     extent,
                     check: true,
@@ -110,28 +112,45 @@ impl Batch<'_> {
                 continue;
             }
             let place = |error: Error| error.with_file(file.path()).with_offset(extent.offset);
-            let data = file.read_vec(extent.offset, extent.size)?;
-            let bundle = self.reader.prefix().display().to_string();
-            match entry.dtype {
-                DType::Variant => {
-                    verify_variant(&data, num_elements, &extent, &bundle).map_err(place)?
-                }
-                DType::String => {
-                    let big_endian = self.reader.is_big_endian();
-                    StringTensor::decode(data, num_elements, big_endian, &extent, &bundle, true)
-                        .map_err(place)?;
-                }
-                other => {
-                    return Err(Error::unimplemented(format!(
-                        "cannot be verified; dtype={other}"
-                    )));
-                }
-            }
+            self.stream(&file, extent, num_elements, entry.dtype, call)
+                .map_err(place)?;
             call.stats.bytes_verified += extent.size;
-            call.progress.advance(extent.size, 1)?;
+            call.progress.advance(0, 1)?;
         }
         self.tensors.push(key.to_owned());
         Ok(())
+    }
+
+    /// Verifies a piece whose elements have no fixed size.
+    fn stream(
+        &self,
+        file: &ReadFile,
+        extent: DataExtent,
+        num_elements: u64,
+        dtype: DType,
+        call: &mut Call<'_>,
+    ) -> Result<()> {
+        let bundle = self.reader.prefix().display().to_string();
+        match dtype {
+            DType::Variant => stream::run(call, extent.size, |[buffer, _], tick| {
+                verify_variant(file, &extent, num_elements, &bundle, buffer, tick)
+            }),
+            DType::String => stream::run(call, extent.size, |[buffer, other], tick| {
+                let strings = StoredStrings {
+                    file,
+                    extent,
+                    num_elements,
+                    big_endian: self.reader.is_big_endian(),
+                    check: true,
+                    bundle: &bundle,
+                };
+                let lengths = strings.read_lengths(None, buffer, tick)?;
+                strings.read_contents(lengths, None, [buffer, other], tick)
+            }),
+            other => Err(Error::unimplemented(format!(
+                "cannot be verified; dtype={other}"
+            ))),
+        }
     }
 
     fn run(&mut self, damage: &mut dyn FnMut(Error), call: &mut Call<'_>) -> Result<()> {

@@ -6,6 +6,7 @@
 pub mod dir;
 #[cfg(test)]
 pub mod fault;
+pub mod range;
 mod raw;
 pub mod read;
 mod temporary;

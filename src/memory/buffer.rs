@@ -1,6 +1,6 @@
 //! Page-aligned scratch memory for chunks on their way between a file and a tensor.
 
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
@@ -116,6 +116,25 @@ impl ChunkBuffer {
         self.filled += len;
         self.filled().get(start..).unwrap_or_default()
     }
+}
+
+/// `len` zero bytes, which take memory only once they are written to where the system gives out zeroed
+/// pages.
+///
+/// # Errors
+///
+/// RESOURCE_EXHAUSTED when the memory cannot be had.
+pub fn zeroed(len: usize) -> Result<Vec<u8>> {
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    let exhausted = || Error::resource_exhausted(format!("no memory for a tensor; size={len}"));
+    let layout = Layout::array::<u8>(len).map_err(|_| exhausted())?;
+    // SAFETY: the layout's size is at least 1.
+    let ptr = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(exhausted)?;
+    // SAFETY: allocated by the global allocator with the layout of `len` bytes, all of them zero; the
+    // vector becomes the only owner.
+    Ok(unsafe { Vec::from_raw_parts(ptr.as_ptr(), len, len) })
 }
 
 impl Drop for ChunkBuffer {

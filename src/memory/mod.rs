@@ -9,6 +9,6 @@ mod buffer;
 mod dest;
 mod source;
 
-pub use buffer::ChunkBuffer;
+pub use buffer::{ChunkBuffer, zeroed};
 pub use dest::{DestSpan, Filled};
 pub use source::SourceSpan;

@@ -4,16 +4,15 @@ use std::path::Path;
 
 use super::variables::{Variable, VariableList};
 use super::{Saver, not_built};
-use crate::checkpoint::{
-    Reader, RestoreData, RestoreOptions, RestoreTensor, Verify, checkpoint_exists,
-};
+use crate::checkpoint::{Reader, RestoreData, RestoreOptions, RestoreTensor, checkpoint_exists};
 use crate::error::{Code, Error, Result};
 use crate::object_graph::ObjectGraph;
 use crate::shape::Shape;
 use crate::transfer::Call;
 
 impl Saver {
-    /// Restores all variables from the checkpoint at `save_path`, of whichever format.
+    /// Restores all variables, or none, from the checkpoint at `save_path`, of whichever format.
+    /// `options` adds to what the saver was made with; `keep_going` has no meaning here.
     ///
     /// `destinations` says where the elements of every variable go, in the order in which the
     /// variables were given. It is asked once it is known that all names are there, and is given the
@@ -28,7 +27,7 @@ impl Saver {
     pub fn restore<'a>(
         &self,
         save_path: &Path,
-        verify: Verify,
+        options: &RestoreOptions,
         destinations: impl FnOnce(&[Shape]) -> Result<Vec<RestoreData<'a>>>,
         call: &mut Call<'_>,
     ) -> Result<()> {
@@ -44,8 +43,10 @@ impl Saver {
             .with_file(save_path));
         }
         let options = RestoreOptions {
-            verify,
-            ..RestoreOptions::default()
+            keep_going: false,
+            reshape: options.reshape || self.options.reshape,
+            restore_sequentially: options.restore_sequentially || self.options.restore_sequentially,
+            ..*options
         };
         let restore = Restore {
             reader: &Reader::open(save_path).map_err(explain)?,

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
-use crate::checkpoint::{Format, LatestOptions, RestoreData, SaveData, Verify, latest_checkpoint};
+use crate::checkpoint::{
+    Format, LatestOptions, RestoreData, RestoreOptions, SaveData, latest_checkpoint,
+};
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::io::fault::{Disk, Plan, Watch, crash_states};
@@ -72,7 +74,12 @@ fn restore(saver: &Saver, prefix: &Path) -> Result<u8> {
         RestoreData::Bytes(a.as_mut_slice().into()),
         RestoreData::Bytes(b.as_mut_slice().into()),
     ];
-    saver.restore(prefix, Verify::Full, |_| Ok(data), &mut Call::new(&context))?;
+    saver.restore(
+        prefix,
+        &RestoreOptions::default(),
+        |_| Ok(data),
+        &mut Call::new(&context),
+    )?;
     assert_eq!(a, [a[0]; 4]);
     assert_eq!(a, b);
     Ok(a[0])
@@ -263,7 +270,7 @@ fn a_table_that_grew_is_restored_in_its_stored_size() {
         Ok(data)
     };
     saver
-        .restore(&path, Verify::Full, destinations, &mut call)
+        .restore(&path, &RestoreOptions::default(), destinations, &mut call)
         .unwrap();
     assert_eq!(restored, value);
 }
@@ -279,7 +286,12 @@ fn nothing_is_restored_if_one_name_is_missing() {
     let asked =
         |_: &[Shape]| -> Result<Vec<RestoreData<'_>>> { panic!("not before all are found") };
     let error = of_another
-        .restore(&path, Verify::Full, asked, &mut Call::new(&context))
+        .restore(
+            &path,
+            &RestoreOptions::default(),
+            asked,
+            &mut Call::new(&context),
+        )
         .unwrap_err();
     assert_eq!(
         (error.code(), error.tensor_index()),

@@ -9,7 +9,7 @@ mod slice;
 mod slice_set;
 mod spec;
 
-pub use overlap::{Overlap, Run};
+pub use overlap::Overlap;
 pub use slice::{Extent, TensorSlice};
 pub use slice_set::SliceSet;
 pub use spec::ShapeAndSlice;

@@ -96,6 +96,11 @@ impl Overlap {
         self.num_runs * self.run_len
     }
 
+    /// Elements of each run.
+    pub fn run_len(&self) -> u64 {
+        self.run_len
+    }
+
     /// Number of runs.
     pub fn num_runs(&self) -> u64 {
         self.num_runs
@@ -116,6 +121,11 @@ impl Overlap {
             run.dest += index * axis.dest_stride;
         }
         run
+    }
+
+    /// All runs, in ascending order.
+    pub fn runs(&self) -> impl Iterator<Item = Run> {
+        (0..self.num_runs).map(|number| self.run(number))
     }
 
     /// The number of the first run that ends after `source` elements of the source slice.

@@ -1,5 +1,7 @@
 //! The memory that the calls on one context may hold together.
 
+use std::time::Duration;
+
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
@@ -9,6 +11,9 @@ pub const DEFAULT: u64 = 64 << 20;
 
 /// Smallest limit in bytes: two buffers of a MiB.
 pub const MINIMUM: u64 = 2 << 20;
+
+/// How often a call that waits for others asks whether it is still wanted.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Bytes that may be held, and bytes that are.
 #[derive(Debug)]
@@ -34,19 +39,30 @@ impl Budget {
     }
 
     /// Takes up to `wanted` bytes, what is free if that is less, but at least `least`: waits for other
-    /// calls to end if need be. `least` is capped by the limit.
-    pub fn reserve(&self, wanted: u64, least: u64) -> Reservation<'_> {
+    /// calls to end if need be, and calls `poll` meanwhile. `least` is capped by the limit.
+    ///
+    /// # Errors
+    ///
+    /// Those of `poll`, which ends the waiting; nothing is taken then.
+    pub fn reserve(
+        &self,
+        wanted: u64,
+        least: u64,
+        poll: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Reservation<'_>> {
         let least = least.min(self.limit);
         let mut held = self.held.lock();
         while self.limit - *held < least {
-            self.released.wait(&mut held);
+            self.released.wait_for(&mut held, POLL_INTERVAL);
+            // The callback behind it may take its time, and other calls give back meanwhile.
+            parking_lot::MutexGuard::unlocked(&mut held, &mut *poll)?;
         }
         let bytes = wanted.clamp(least, (self.limit - *held).max(least));
         *held += bytes;
-        Reservation {
+        Ok(Reservation {
             budget: self,
             bytes,
-        }
+        })
     }
 }
 
@@ -93,16 +109,35 @@ mod tests {
     #[test]
     fn what_is_free_is_shared_and_given_back() {
         let budget = Budget::new(4 << 20).unwrap();
-        let first = budget.reserve(3 << 20, 1 << 20);
-        let second = budget.reserve(3 << 20, 1 << 20);
+        let reserve = |wanted, least| budget.reserve(wanted, least, &mut || Ok(())).unwrap();
+        let first = reserve(3 << 20, 1 << 20);
+        let second = reserve(3 << 20, 1 << 20);
         assert_eq!((first.bytes(), second.bytes()), (3 << 20, 1 << 20));
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| budget.reserve(2 << 20, 2 << 20).bytes());
+            let waiting = scope.spawn(|| reserve(2 << 20, 2 << 20).bytes());
             drop(first);
             assert_eq!(waiting.join().unwrap(), 2 << 20);
         });
         drop(second);
-        assert_eq!(budget.reserve(u64::MAX, 1).bytes(), 4 << 20);
+        assert_eq!(reserve(u64::MAX, 1).bytes(), 4 << 20);
+    }
+
+    #[test]
+    fn waiting_for_other_calls_can_be_cancelled() {
+        let budget = Budget::new(4 << 20).unwrap();
+        let all = budget.reserve(4 << 20, 1, &mut || Ok(())).unwrap();
+        let mut polls = 0;
+        let waited = budget.reserve(1, 1, &mut || {
+            polls += 1;
+            if polls < 3 {
+                Ok(())
+            } else {
+                Err(Error::cancelled("enough"))
+            }
+        });
+        assert_eq!(waited.unwrap_err().message(), "enough");
+        drop(all);
+        assert_eq!(*budget.held.lock(), 0);
     }
 
     #[test]

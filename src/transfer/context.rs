@@ -53,21 +53,23 @@ impl Context {
     }
 
     /// Takes what a call needs: buffers of up to `buffer` bytes for `num_threads` threads, within the
-    /// budget and the call's own limit `max_host_bytes` (0 = none).
+    /// budget and the call's own limit `max_host_bytes` (0 = none). `poll` is called while it waits for
+    /// other calls.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT for a limit below the minimum.
+    /// INVALID_ARGUMENT for a limit below the minimum; those of `poll`.
     pub(super) fn admit(
         &self,
         num_threads: usize,
         buffer: usize,
         max_host_bytes: u64,
+        poll: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Admission<'_>> {
         let wanted = (num_threads as u64).saturating_mul(buffer as u64);
         let limit = budget::check_limit(max_host_bytes)?.unwrap_or(u64::MAX);
         let least = SMALLEST_BUFFER;
-        let reservation = self.budget.reserve(wanted.min(limit), least);
+        let reservation = self.budget.reserve(wanted.min(limit), least, poll)?;
         // Fewer threads rather than buffers too small to be worth a system call.
         let most = usize::try_from(reservation.bytes() / SMALLEST_BUFFER).unwrap_or(usize::MAX);
         let num_threads = num_threads.min(most).max(1);
@@ -123,6 +125,18 @@ impl<'a> Call<'a> {
             progress: Progress::new(None),
             stats: Stats::default(),
         }
+    }
+
+    /// Buffers of up to `buffer` bytes for `num_threads` threads; see [`Context::admit`].
+    pub(super) fn admit(&mut self, num_threads: usize, buffer: usize) -> Result<Admission<'a>> {
+        let progress = &mut self.progress;
+        let admission =
+            self.context
+                .admit(num_threads, buffer, self.max_host_bytes, &mut || {
+                    progress.poll()
+                })?;
+        self.stats.peak_host_bytes = self.stats.peak_host_bytes.max(admission.bytes());
+        Ok(admission)
     }
 
     /// Notes how long the call took.

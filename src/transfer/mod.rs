@@ -12,11 +12,13 @@
 
 mod budget;
 mod context;
+mod deliver;
 mod pipeline;
 mod progress;
 pub mod read;
 mod read_plan;
 mod stats;
+pub mod stream;
 pub mod write;
 
 pub use context::{Call, Context, ContextOptions};

@@ -1,63 +1,28 @@
 //! Restoring: from data files into memory.
 //!
-//! A tensor is made of [`Piece`]s, ranges of data files. [`read_plan`](super::read_plan) sorts them by file and offset and cuts
-//! the work into items:
+//! A tensor is made of [`Piece`]s, ranges of data files. [`read_plan`](super::read_plan) sorts them by
+//! file and offset and cuts the work into items:
 //!
 //! * *direct*: part of a large piece, read straight into the destination and summed chunk by chunk;
 //! * *block*: part of a piece that is needed in parts, or only to be verified, read into a buffer;
 //! * *group*: neighbouring small pieces, read together into a buffer and copied from there;
-//! * *runs*: only the bytes that a slice needs, neighbouring ones together, unverified.
+//! * *runs*: only the bytes that a slice needs, unverified: short runs that are neighbours together,
+//!   long ones straight into the destination.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::deliver::{deliver, span_at, to_usize};
 use super::pipeline::{self, Shared};
-use super::read_plan::{Item, Parts, ReadPlan, items_per_tensor, plan};
-use super::{CHUNK, Call};
+use super::read_plan::{GAP, Item, ReadPlan, SMALL, items_per_tensor, plan};
+pub use super::read_plan::{Piece, Scatter, Target};
+use super::{CHUNK, Call, ITEM};
 use crate::bundle::DataExtent;
 use crate::checksum::{self, Crc32c, Shift};
 use crate::error::{Code, Error, Result};
-use crate::io::read::ReadFile;
 use crate::memory::{ChunkBuffer, DestSpan};
-use crate::slices::{Overlap, Run};
-
-/// A range of a data file and what it is needed for.
-#[derive(Debug)]
-pub struct Piece<'a> {
-    /// Index of its tensor in the call's list.
-    pub tensor: usize,
-    /// The data file.
-    pub file: Arc<ReadFile>,
-    /// The range; known to lie inside the file.
-    pub extent: DataExtent,
-    /// Whether its checksum is to be checked, for which all of it is read.
-    pub check: bool,
-    /// Bytes of the units to reverse, 1 for none.
-    pub swap: usize,
-    /// Where its bytes go.
-    pub target: Target<'a>,
-}
-
-/// Where the bytes of a piece go.
-#[derive(Debug)]
-pub enum Target<'a> {
-    /// All of them to memory of the same size.
-    Direct(DestSpan<'a>),
-    /// Some of them, as the overlap of slices says.
-    Scatter {
-        /// Memory of the requested slice.
-        dest: DestSpan<'a>,
-        /// From the piece to the memory, in elements.
-        overlap: Overlap,
-        /// Bytes of an element.
-        element_size: usize,
-    },
-    /// Nowhere: they are only verified.
-    Discard,
-}
 
 /// What came of the tensors of a call.
 #[derive(Debug, Default)]
@@ -70,8 +35,8 @@ pub struct Outcome {
     pub ended: Option<Error>,
 }
 
-/// Reads all pieces of tensors `0..num_tensors`. `bundle` names the checkpoint in messages. With `keep_going`, the error of one
-/// tensor does not keep the others from being read.
+/// Reads all pieces of tensors `0..num_tensors`. `bundle` names the checkpoint in messages. With
+/// `keep_going`, the error of one tensor does not keep the others from being read.
 ///
 /// # Errors
 ///
@@ -85,12 +50,12 @@ pub fn execute(
 ) -> Result<Outcome> {
     let total = pieces
         .iter()
-        .fold(0u64, |total, piece| total.saturating_add(piece.extent.size));
+        .fold(0u64, |total, piece| total.saturating_add(piece.wanted()));
     let threads = call
         .context
         .num_threads()
         .min(usize::try_from(total >> 20).unwrap_or(usize::MAX).max(1));
-    let admission = call.context.admit(threads, CHUNK, call.max_host_bytes)?;
+    let admission = call.admit(threads, CHUNK)?;
     let plan = plan(pieces, admission.buffer);
     let run = ReadRun {
         plan: &plan,
@@ -111,7 +76,6 @@ pub fn execute(
     )
     .err();
     call.stats.num_threads = u32::try_from(admission.num_threads).unwrap_or(u32::MAX);
-    call.stats.peak_host_bytes = call.stats.peak_host_bytes.max(admission.bytes());
     call.stats.bytes_io += run.bytes_io.into_inner();
     call.stats.bytes_verified += run.bytes_verified.into_inner();
     call.stats.num_io += run.num_io.into_inner();
@@ -141,51 +105,35 @@ struct ReadRun<'p, 'a> {
 
 impl<'a> ReadRun<'_, 'a> {
     fn item(&self, buffer: &mut ChunkBuffer, item: usize, shared: Shared<'_>) -> Result<()> {
-        match self.plan.items.get(item) {
-            None => Ok(()),
-            Some(&Item::Group { first, end }) => self.group(buffer, first, end, shared),
-            Some(&Item::Direct { piece, start, len }) => {
-                self.attempt(piece, shared, |piece, parts| {
-                    let Target::Direct(dest) = piece.target else {
-                        return Ok(());
-                    };
-                    let crc = self.direct(piece, dest, (start, start, len), shared)?;
-                    self.finish_part(piece, parts, start, crc)
-                })
-            }
-            Some(&Item::DirectRun {
-                piece,
-                start,
-                len,
-                dest: at,
-            }) => self.attempt(piece, shared, |piece, _| {
-                let Target::Scatter { dest, .. } = piece.target else {
+        let Some(&item) = self.plan.items.get(item) else {
+            return Ok(());
+        };
+        match item {
+            Item::Group { first, end } => self.group(buffer, first, end, shared),
+            Item::Direct { piece, start } => self.attempt(piece, shared, |description| {
+                let Target::Direct(dest) = description.target else {
                     return Ok(());
                 };
-                self.direct(piece, dest, (start, at, len), shared)
-                    .map(|_| ())
+                let len = (ITEM as u64).min(description.extent.size - start);
+                let crc = self.direct(description, dest, (start, start, len), shared)?;
+                self.finish_part(piece, description, start, crc)
             }),
-            Some(&Item::Block { piece, start, len }) => {
-                self.attempt(piece, shared, |piece, parts| {
-                    let mut crc = Crc32c::new();
-                    let mut done = 0;
-                    while done < len {
-                        shared.check()?;
-                        let chunk = (buffer.capacity() as u64).min(len - done);
-                        let bytes = self.read(piece, start + done, chunk, buffer)?;
-                        deliver(piece, bytes, start + done)?;
-                        if piece.check {
-                            crc.update(bytes);
-                        }
-                        add(&shared.counters.bytes, chunk);
-                        done += chunk;
-                    }
-                    let crc = crc.value();
-                    self.finish_part(piece, parts, start, crc)
-                })
-            }
-            Some(&Item::Runs { piece, first, end }) => self.attempt(piece, shared, |piece, _| {
+            Item::Block { piece, start, len } => self.attempt(piece, shared, |description| {
+                let crc = self.block(description, buffer, start, len, shared)?;
+                self.finish_part(piece, description, start, crc)
+            }),
+            Item::Runs { piece, first, end } => self.attempt(piece, shared, |piece| {
                 self.runs(piece, buffer, first..end, shared)
+            }),
+            Item::LongRun { piece, run, start } => self.attempt(piece, shared, |piece| {
+                let Target::Scatter(scatter) = &piece.target else {
+                    return Ok(());
+                };
+                let (run, size) = (scatter.overlap.run(run), scatter.element_size);
+                let len = (ITEM as u64).min(run.len * size - start);
+                let (from, to) = (run.source * size + start, run.dest * size + start);
+                self.direct(piece, scatter.dest, (from, to, len), shared)
+                    .map(|_| ())
             }),
         }
     }
@@ -194,19 +142,18 @@ impl<'a> ReadRun<'_, 'a> {
     /// Only an error that ends the call is returned.
     fn attempt(
         &self,
-        piece: usize,
+        piece: u32,
         shared: Shared<'_>,
-        work: impl FnOnce(&Piece<'a>, Option<&Parts>) -> Result<()>,
+        work: impl FnOnce(&Piece<'a>) -> Result<()>,
     ) -> Result<()> {
-        let Some(description) = self.plan.pieces.get(piece) else {
+        let Some(description) = self.plan.pieces.get(piece as usize) else {
             return Ok(());
         };
-        let tensor = description.tensor;
+        let tensor = description.tensor as usize;
         if self.failed.lock().contains_key(&tensor) {
             return Ok(());
         }
-        let parts = self.plan.parts.get(piece).and_then(Option::as_ref);
-        let Err(error) = work(description, parts) else {
+        let Err(error) = work(description) else {
             let left = self.items_left.get(tensor);
             if left.is_some_and(|left| left.fetch_sub(1, Ordering::Relaxed) == 1) {
                 add(&shared.counters.tensors, 1);
@@ -252,7 +199,33 @@ impl<'a> ReadRun<'_, 'a> {
             if piece.check {
                 filled.update(&mut crc);
             }
-            filled.swap_bytes(piece.swap);
+            filled.swap_bytes(piece.swap.into());
+            add(&shared.counters.bytes, chunk);
+            done += chunk;
+        }
+        Ok(crc.value())
+    }
+
+    /// Reads `len` bytes from `start` of the piece through the buffer and delivers what is wanted of
+    /// them. Returns their checksum if the piece is to be checked.
+    fn block(
+        &self,
+        piece: &Piece<'_>,
+        buffer: &mut ChunkBuffer,
+        start: u64,
+        len: u64,
+        shared: Shared<'_>,
+    ) -> Result<u32> {
+        let mut crc = Crc32c::new();
+        let mut done = 0;
+        while done < len {
+            shared.check()?;
+            let chunk = (buffer.capacity() as u64).min(len - done);
+            let bytes = self.read(piece, start + done, chunk, buffer)?;
+            deliver(piece, bytes, start + done)?;
+            if piece.check {
+                crc.update(bytes);
+            }
             add(&shared.counters.bytes, chunk);
             done += chunk;
         }
@@ -262,11 +235,12 @@ impl<'a> ReadRun<'_, 'a> {
     fn group(
         &self,
         buffer: &mut ChunkBuffer,
-        first: usize,
-        end: usize,
+        first: u32,
+        end: u32,
         shared: Shared<'_>,
     ) -> Result<()> {
-        let pieces = self.plan.pieces.get(first..end).unwrap_or_default();
+        let pieces = self.plan.pieces.get(first as usize..end as usize);
+        let pieces = pieces.unwrap_or_default();
         let (Some(start), Some(last)) = (pieces.first(), pieces.last()) else {
             return Ok(());
         };
@@ -283,14 +257,14 @@ impl<'a> ReadRun<'_, 'a> {
                 offset: at, size, ..
             } = piece.extent;
             if together {
-                self.attempt(index, shared, |piece, _| {
+                self.attempt(index, shared, |piece| {
                     let from = to_usize(at - offset)?;
                     let bytes = buffer.filled().get(from..from + to_usize(size)?);
                     self.whole(piece, bytes.unwrap_or_default())
                 })?;
             } else {
                 // Alone, or after a failure that may concern its neighbours only.
-                self.attempt(index, shared, |piece, _| {
+                self.attempt(index, shared, |piece| {
                     let bytes = self.read(piece, 0, size, buffer)?;
                     self.whole(piece, bytes)
                 })?;
@@ -308,6 +282,7 @@ impl<'a> ReadRun<'_, 'a> {
         deliver(piece, bytes, 0)
     }
 
+    /// Reads the runs of a range, of which short ones that are neighbours share a read.
     fn runs(
         &self,
         piece: &Piece<'_>,
@@ -315,23 +290,38 @@ impl<'a> ReadRun<'_, 'a> {
         runs: std::ops::Range<u64>,
         shared: Shared<'_>,
     ) -> Result<()> {
-        let Target::Scatter {
-            overlap,
-            element_size,
-            ..
-        } = &piece.target
-        else {
+        let Target::Scatter(scatter) = &piece.target else {
             return Ok(());
         };
-        let (first, last) = (overlap.run(runs.start), overlap.run(runs.end - 1));
-        let start = first.source * *element_size as u64;
-        let end = (last.source + last.len) * *element_size as u64;
-        let bytes = self.read(piece, start, end - start, buffer)?;
-        deliver(piece, bytes, start)?;
-        add(
-            &shared.counters.bytes,
-            (runs.end - runs.start) * first.len * *element_size as u64,
-        );
+        let (overlap, size) = (&scatter.overlap, scatter.element_size);
+        let room = buffer.capacity() as u64;
+        let bytes = overlap.run_len() * size;
+        let mut number = runs.start;
+        while number < runs.end {
+            shared.check()?;
+            let first = overlap.run(number);
+            let start = first.source * size;
+            number += 1;
+            if bytes >= SMALL.min(room) {
+                let range = (start, first.dest * size, bytes);
+                self.direct(piece, scatter.dest, range, shared)?;
+                continue;
+            }
+            let mut end = start + bytes;
+            let mut wanted = bytes;
+            while number < runs.end {
+                let next = overlap.run(number).source * size;
+                if next - end > GAP || next + bytes - start > room {
+                    break;
+                }
+                end = next + bytes;
+                wanted += bytes;
+                number += 1;
+            }
+            let bytes = self.read(piece, start, end - start, buffer)?;
+            deliver(piece, bytes, start)?;
+            add(&shared.counters.bytes, wanted);
+        }
         Ok(())
     }
 
@@ -348,15 +338,16 @@ impl<'a> ReadRun<'_, 'a> {
         Ok(bytes)
     }
 
-    /// Notes the checksum of a part; whoever notes the last one compares the whole piece's.
-    fn finish_part(
-        &self,
-        piece: &Piece<'_>,
-        parts: Option<&Parts>,
-        start: u64,
-        crc: u32,
-    ) -> Result<()> {
-        let Some(parts) = parts else { return Ok(()) };
+    /// Notes the checksum of the part from `start`; whoever notes the last one compares the whole
+    /// piece's, which is `number` in the plan.
+    fn finish_part(&self, number: u32, piece: &Piece<'_>, start: u64, crc: u32) -> Result<()> {
+        if !piece.check {
+            return Ok(());
+        }
+        let Some(parts) = self.plan.parts(number) else {
+            // It is in one part.
+            return self.check(piece, crc);
+        };
         if let Some(slot) = parts.crcs.get(to_usize(start / parts.len)?) {
             slot.store(crc, Ordering::Relaxed);
         }
@@ -394,55 +385,6 @@ impl<'a> ReadRun<'_, 'a> {
     }
 }
 
-/// Hands `bytes`, which begin at `start` in the piece, to their destination.
-fn deliver(piece: &Piece<'_>, bytes: &[u8], start: u64) -> Result<()> {
-    match &piece.target {
-        Target::Discard => Ok(()),
-        Target::Direct(dest) => copy(*dest, start, bytes, piece.swap),
-        Target::Scatter {
-            dest,
-            overlap,
-            element_size,
-        } => {
-            let size = *element_size as u64;
-            let end = start + bytes.len() as u64;
-            for number in overlap.first_run_after(start / size)..overlap.num_runs() {
-                let Run {
-                    source,
-                    dest: at,
-                    len,
-                } = overlap.run(number);
-                let (from, to) = ((source * size).max(start), ((source + len) * size).min(end));
-                if from >= to {
-                    break;
-                }
-                let run = bytes.get(to_usize(from - start)?..to_usize(to - start)?);
-                copy(
-                    *dest,
-                    at * size + (from - source * size),
-                    run.unwrap_or_default(),
-                    piece.swap,
-                )?;
-            }
-            Ok(())
-        }
-    }
-}
-
-fn copy(dest: DestSpan<'_>, at: u64, bytes: &[u8], swap: usize) -> Result<()> {
-    dest.copy_from(to_usize(at)?, bytes, swap)
-        .ok_or_else(|| Error::internal("a copy leaves its destination"))
-}
-
-fn span_at(dest: DestSpan<'_>, at: u64, len: u64) -> Result<DestSpan<'_>> {
-    dest.get(to_usize(at)?, to_usize(len)?)
-        .ok_or_else(|| Error::internal("a read leaves its destination"))
-}
-
 fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
-}
-
-fn to_usize(value: u64) -> Result<usize> {
-    usize::try_from(value).map_err(|_| Error::internal("a size exceeds the address space"))
 }

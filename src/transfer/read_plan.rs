@@ -1,26 +1,94 @@
 //! What a restore reads in which order, and how it is cut into items; see [`read`](super::read).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize};
 
 use super::ITEM;
-use super::read::{Piece, Target};
+use crate::bundle::DataExtent;
+use crate::io::read::ReadFile;
+use crate::memory::DestSpan;
 use crate::slices::Overlap;
 
-/// Pieces smaller than this are read together with their neighbours: below it the system call costs
-/// more than the additional copy.
-const SMALL: u64 = 64 << 10;
+/// Pieces and runs smaller than this are read together with their neighbours: below it the system
+/// call costs more than the additional copy.
+pub(super) const SMALL: u64 = 64 << 10;
 
-/// Bytes between two pieces that are read and thrown away rather than read around.
-const GAP: u64 = 4 << 10;
+/// Bytes between two pieces or runs that are read and thrown away rather than read around.
+pub(super) const GAP: u64 = 4 << 10;
+
+/// Most items that one piece is cut into, where a file or a slice asks for very many.
+const MOST_ITEMS: u64 = 1 << 14;
+
+/// Short runs that make an item: enough for the item to be worth a thread's turn, few enough for the
+/// threads to share them.
+const RUNS: u64 = 1 << 10;
+
+/// A range of a data file and what it is needed for.
+///
+/// There is one for each tensor of a call, so its size counts.
+#[derive(Debug)]
+pub struct Piece<'a> {
+    /// Index of its tensor in the call's list.
+    pub tensor: u32,
+    /// Bytes of the units to reverse, 1 for none.
+    pub swap: u8,
+    /// Whether its checksum is to be checked, for which all of it is read.
+    pub check: bool,
+    /// The data file.
+    pub file: Arc<ReadFile>,
+    /// The range; known to lie inside the file.
+    pub extent: DataExtent,
+    /// Where its bytes go.
+    pub target: Target<'a>,
+}
+
+/// Where the bytes of a piece go.
+#[derive(Debug)]
+pub enum Target<'a> {
+    /// All of them to memory of the same size.
+    Direct(DestSpan<'a>),
+    /// Some of them, as the overlap of slices says.
+    Scatter(Box<Scatter<'a>>),
+    /// Nowhere: they are only verified.
+    Discard,
+}
+
+/// Where some of the bytes of a piece go.
+#[derive(Debug)]
+pub struct Scatter<'a> {
+    /// Memory of the requested slice.
+    pub dest: DestSpan<'a>,
+    /// From the piece to the memory, in elements.
+    pub overlap: Overlap,
+    /// Bytes of an element.
+    pub element_size: u64,
+}
+
+impl<'a> Piece<'a> {
+    /// Bytes that are wanted of it: all, unless it is needed in parts and not checked.
+    pub fn wanted(&self) -> u64 {
+        self.unchecked_runs().map_or(self.extent.size, |scatter| {
+            scatter.overlap.num_elements() * scatter.element_size
+        })
+    }
+
+    /// The runs that are read of it, if not all of it is.
+    pub(super) fn unchecked_runs(&self) -> Option<&Scatter<'a>> {
+        match &self.target {
+            Target::Scatter(scatter) if !self.check => Some(scatter),
+            _ => None,
+        }
+    }
+}
 
 /// Pieces in file order, and the items they are read by.
 pub struct ReadPlan<'a> {
     /// Sorted by shard and offset.
     pub pieces: Vec<Piece<'a>>,
-    /// For each piece of several items, the checksums of its parts.
-    pub parts: Vec<Option<Parts>>,
     /// What the threads take turns in.
     pub items: Vec<Item>,
+    /// The parts of each piece that several items check, by the piece's place.
+    parts: Vec<(u32, Parts)>,
 }
 
 /// The checksums of the parts of a piece, combined when the last one is known.
@@ -35,52 +103,50 @@ pub struct Parts {
 
 /// A piece of work for one thread. Pieces are given by their place in the plan; starts and lengths in
 /// bytes.
+#[derive(Clone, Copy)]
 pub enum Item {
-    /// `len` bytes from `start` of a piece, straight to their destination.
-    Direct { piece: usize, start: u64, len: u64 },
-    /// As `Direct`, into a slice's memory at `dest`; never checked.
-    DirectRun {
-        piece: usize,
-        start: u64,
-        len: u64,
-        dest: u64,
-    },
+    /// Up to [`ITEM`] bytes from `start` of a piece, straight to their destination.
+    Direct { piece: u32, start: u64 },
     /// `len` bytes from `start` of a piece, through a buffer.
-    Block { piece: usize, start: u64, len: u64 },
+    Block { piece: u32, start: u64, len: u64 },
     /// The pieces of this range, whole, through a buffer.
-    Group { first: usize, end: usize },
-    /// The runs of this range of a piece, through a buffer; never checked.
-    Runs { piece: usize, first: u64, end: u64 },
+    Group { first: u32, end: u32 },
+    /// The runs of this range of a piece; never checked.
+    Runs { piece: u32, first: u64, end: u64 },
+    /// Up to [`ITEM`] bytes from `start` of one long run of a piece, straight to their destination;
+    /// never checked.
+    LongRun { piece: u32, run: u64, start: u64 },
+}
+
+impl ReadPlan<'_> {
+    /// The parts of a piece that several items check.
+    pub fn parts(&self, piece: u32) -> Option<&Parts> {
+        let found = self.parts.binary_search_by_key(&piece, |(piece, _)| *piece);
+        self.parts.get(found.ok()?).map(|(_, parts)| parts)
+    }
 }
 
 /// Sorts the pieces and cuts them into items; `buffer` is what a thread's buffer holds.
 pub fn plan(mut pieces: Vec<Piece<'_>>, buffer: usize) -> ReadPlan<'_> {
     let buffer = buffer as u64;
-    pieces.sort_by_key(|piece| (piece.extent.shard_id, piece.extent.offset));
+    pieces.sort_unstable_by_key(|piece| (piece.extent.shard_id, piece.extent.offset, piece.tensor));
     let mut items = Vec::new();
-    let mut parts: Vec<Option<Parts>> = Vec::with_capacity(pieces.len());
-    let mut group: Option<(usize, &Piece<'_>)> = None;
-    for (index, piece) in pieces.iter().enumerate() {
-        let mut piece_parts = None;
+    let mut parts = Vec::new();
+    let mut group: Option<(u32, &Piece<'_>)> = None;
+    let mut last: Option<&Piece<'_>> = None;
+    for (index, piece) in (0..).zip(&pieces) {
+        let before = last.replace(piece);
         let size = piece.extent.size;
-        let scattered = match &piece.target {
-            Target::Scatter {
-                overlap,
-                element_size,
-                ..
-            } if !piece.check => Some((overlap, *element_size)),
-            _ => None,
-        };
-        let small = scattered.is_none() && size < SMALL.min(buffer + 1);
+        let runs = piece.unchecked_runs();
+        let small = runs.is_none() && size < SMALL.min(buffer + 1);
         if let Some((first, start)) = group {
             let joins = small
                 && piece.extent.shard_id == start.extent.shard_id
-                && pieces.get(index.wrapping_sub(1)).is_some_and(|last| {
+                && before.is_some_and(|last| {
                     piece.extent.offset <= last.extent.offset + last.extent.size + GAP
                 })
                 && piece.extent.offset + size - start.extent.offset <= buffer;
             if joins {
-                parts.push(None);
                 continue;
             }
             items.push(Item::Group { first, end: index });
@@ -88,8 +154,8 @@ pub fn plan(mut pieces: Vec<Piece<'_>>, buffer: usize) -> ReadPlan<'_> {
         }
         if small {
             group = Some((index, piece));
-        } else if let Some((overlap, element_size)) = scattered {
-            plan_runs(&mut items, index, overlap, element_size as u64, buffer);
+        } else if let Some(scatter) = runs {
+            plan_runs(&mut items, index, scatter, buffer);
         } else {
             let direct = matches!(piece.target, Target::Direct(_));
             // Through a buffer, an item is what fits into it.
@@ -98,44 +164,36 @@ pub fn plan(mut pieces: Vec<Piece<'_>>, buffer: usize) -> ReadPlan<'_> {
             } else {
                 block_len(size, buffer)
             };
-            let starts = || (0..size.div_ceil(len)).map(|part| part * len);
-            if piece.check {
-                let crcs: Vec<AtomicU32> = starts().map(|_| AtomicU32::new(0)).collect();
-                piece_parts = Some(Parts {
-                    len,
-                    missing: AtomicUsize::new(crcs.len()),
-                    crcs,
-                });
+            let num_parts = size.div_ceil(len);
+            if piece.check && num_parts > 1 {
+                let crcs: Vec<AtomicU32> = (0..num_parts).map(|_| AtomicU32::new(0)).collect();
+                let missing = AtomicUsize::new(crcs.len());
+                parts.push((index, Parts { len, missing, crcs }));
             }
-            items.extend(starts().map(|start| {
-                let len = len.min(size - start);
+            items.extend((0..num_parts).map(|part| part * len).map(|start| {
                 if direct {
                     Item::Direct {
                         piece: index,
                         start,
-                        len,
                     }
                 } else {
                     Item::Block {
                         piece: index,
                         start,
-                        len,
+                        len: len.min(size - start),
                     }
                 }
             }));
         }
-        parts.push(piece_parts);
     }
     if let Some((first, _)) = group {
-        items.push(Item::Group {
-            first,
-            end: pieces.len(),
-        });
+        let end = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+        items.push(Item::Group { first, end });
     }
     ReadPlan {
         pieces,
-        parts,
         items,
+        parts,
     }
 }
 
@@ -144,9 +202,9 @@ pub fn items_per_tensor(plan: &ReadPlan<'_>, num_tensors: usize) -> Vec<AtomicU3
     let mut counts: Vec<AtomicU32> = std::iter::repeat_with(AtomicU32::default)
         .take(num_tensors)
         .collect();
-    let mut count = |piece: usize| {
-        let tensor = plan.pieces.get(piece).map(|piece| piece.tensor);
-        if let Some(count) = tensor.and_then(|tensor| counts.get_mut(tensor)) {
+    let mut count = |piece: u32| {
+        let tensor = plan.pieces.get(piece as usize).map(|piece| piece.tensor);
+        if let Some(count) = tensor.and_then(|tensor| counts.get_mut(tensor as usize)) {
             *count.get_mut() += 1;
         }
     };
@@ -154,9 +212,9 @@ pub fn items_per_tensor(plan: &ReadPlan<'_>, num_tensors: usize) -> Vec<AtomicU3
         match *item {
             Item::Group { first, end } => (first..end).for_each(&mut count),
             Item::Direct { piece, .. }
-            | Item::DirectRun { piece, .. }
             | Item::Block { piece, .. }
-            | Item::Runs { piece, .. } => count(piece),
+            | Item::Runs { piece, .. }
+            | Item::LongRun { piece, .. } => count(piece),
         }
     }
     counts
@@ -165,54 +223,32 @@ pub fn items_per_tensor(plan: &ReadPlan<'_>, num_tensors: usize) -> Vec<AtomicU3
 /// Bytes of a piece that one item reads through a buffer: what fits into it, or a multiple when a file
 /// says that the piece is enormous, so that the number of items stays within reason.
 fn block_len(size: u64, buffer: u64) -> u64 {
-    const MOST_ITEMS: u64 = 1 << 14;
     buffer.saturating_mul(size.div_ceil(buffer.saturating_mul(MOST_ITEMS)).max(1))
 }
 
-/// Items for the runs of one piece: long runs go straight to the destination, short neighbours share a
-/// read.
-fn plan_runs(
-    items: &mut Vec<Item>,
-    piece: usize,
-    overlap: &Overlap,
-    element_size: u64,
-    buffer: u64,
-) {
-    let mut number = 0;
-    while number < overlap.num_runs() {
-        let first = overlap.run(number);
-        let bytes = first.len * element_size;
-        if bytes >= SMALL.min(buffer) {
-            let (start, dest) = (first.source * element_size, first.dest * element_size);
-            items.extend((0..bytes.div_ceil(ITEM as u64)).map(|part| {
-                let done = part * ITEM as u64;
-                let len = (ITEM as u64).min(bytes - done);
-                Item::DirectRun {
-                    piece,
-                    start: start + done,
-                    len,
-                    dest: dest + done,
-                }
-            }));
-            number += 1;
-            continue;
-        }
-        let mut end = number + 1;
-        let mut last = first;
-        while end < overlap.num_runs() {
-            let next = overlap.run(end);
-            let fits = (next.source + next.len - first.source) * element_size <= buffer;
-            if !fits || (next.source - last.source - last.len) * element_size > GAP {
-                break;
-            }
-            last = next;
-            end += 1;
-        }
-        items.push(Item::Runs {
-            piece,
-            first: number,
-            end,
-        });
-        number = end;
+/// Items for the runs of one piece. Which of them share a read is seen only when they are read: a
+/// slice may have a run for every element.
+fn plan_runs(items: &mut Vec<Item>, piece: u32, scatter: &Scatter<'_>, buffer: u64) {
+    let (overlap, item) = (&scatter.overlap, ITEM as u64);
+    let bytes = overlap.run_len() * scatter.element_size;
+    if bytes > item {
+        items.extend((0..overlap.num_runs()).flat_map(|run| {
+            let starts = (0..bytes.div_ceil(item)).map(move |part| part * item);
+            starts.map(move |start| Item::LongRun { piece, run, start })
+        }));
+        return;
     }
+    let runs = if bytes >= SMALL.min(buffer) {
+        item / bytes.max(1)
+    } else {
+        RUNS
+    };
+    let runs = runs.max(overlap.num_runs() / MOST_ITEMS);
+    items.extend(
+        (0..overlap.num_runs().div_ceil(runs)).map(|part| Item::Runs {
+            piece,
+            first: part * runs,
+            end: (part * runs + runs).min(overlap.num_runs()),
+        }),
+    );
 }

@@ -116,7 +116,7 @@ pub fn execute(
         .context
         .num_threads()
         .min(usize::try_from(total >> 20).unwrap_or(usize::MAX).max(1));
-    let admission = call.context.admit(threads, CHUNK, call.max_host_bytes)?;
+    let admission = call.admit(threads, CHUNK)?;
     let plan = plan(tensors, layout, total / (4 * admission.num_threads as u64));
     let run = WriteRun {
         plan: &plan,
@@ -134,7 +134,6 @@ pub fn execute(
         |buffer, item, shared| run.item(buffer, item, shared),
     )?;
     call.stats.num_threads = u32::try_from(admission.num_threads).unwrap_or(u32::MAX);
-    call.stats.peak_host_bytes = call.stats.peak_host_bytes.max(admission.bytes());
     call.stats.bytes_io += run.bytes_io.into_inner();
     call.stats.num_io += run.num_io.into_inner();
     Ok(combine(&plan.parts, tensors.len()))

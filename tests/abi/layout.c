@@ -127,6 +127,8 @@ int main(void) {
   FIELD(tfckpt_restore_options, progress);
   FIELD(tfckpt_restore_options, user_data);
   FIELD(tfckpt_restore_options, stats);
+  FIELD(tfckpt_restore_options, reshape);
+  FIELD(tfckpt_restore_options, restore_sequentially);
   STRUCT(tfckpt_latest_options);
   FIELD(tfckpt_latest_options, struct_size);
   FIELD(tfckpt_latest_options, latest_filename);
@@ -134,6 +136,17 @@ int main(void) {
   FIELD(tfckpt_latest_options, rebase);
   FIELD(tfckpt_latest_options, fell_back);
   FIELD(tfckpt_latest_options, reason);
+  STRUCT(tfckpt_merge_options);
+  FIELD(tfckpt_merge_options, struct_size);
+  FIELD(tfckpt_merge_options, context);
+  FIELD(tfckpt_merge_options, allow_missing_files);
+  FIELD(tfckpt_merge_options, keep_parts);
+  FIELD(tfckpt_merge_options, update_state);
+  FIELD(tfckpt_merge_options, save_relative_paths);
+  FIELD(tfckpt_merge_options, no_sync);
+  FIELD(tfckpt_merge_options, progress);
+  FIELD(tfckpt_merge_options, user_data);
+  FIELD(tfckpt_merge_options, stats);
   STRUCT(tfckpt_context_options);
   FIELD(tfckpt_context_options, struct_size);
   FIELD(tfckpt_context_options, max_host_bytes);

@@ -23,6 +23,7 @@ mod object_graph;
 mod overwrite;
 #[cfg(feature = "test-panics")]
 mod panics;
+mod restore_modes;
 mod round_trip;
 mod support;
 

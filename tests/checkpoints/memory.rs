@@ -140,7 +140,7 @@ fn a_large_tensor_is_saved_and_restored_within_the_budget() {
                             &mut tensors,
                             &RestoreOptions {
                                 verify,
-                                keep_going: false,
+                                ..RestoreOptions::default()
                             },
                             &mut call,
                         )

@@ -7,11 +7,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestRunner};
-use tfckpt::{Call, DType, Reader, SaveOptions, Shape, ViewOptions};
+use tfckpt::{Call, DType, Reader, RestoreOptions, SaveOptions, Shape, ViewOptions};
 
 use super::naive::{self, Cut};
 use super::support::{
-    Item, Request, VERIFY_MODES, Value, context, list, quick, restore, save, temp_dir, verify,
+    Item, Request, VERIFY_MODES, Value, context, list, quick, restore, restore_with, save,
+    temp_dir, verify,
 };
 
 /// A tensor before it is cut into what is saved.
@@ -285,8 +286,21 @@ fn random_checkpoints_come_back_whole_and_in_slices() {
             .into_iter()
             .flat_map(|mode| contexts.iter().map(move |context| (mode, context)))
         {
-            let restored = restore(&reader, &requests, mode, false, context).unwrap();
-            let restored = restored.complete().unwrap();
+            // What is asked for is the same, in whatever shape and order.
+            let options = RestoreOptions {
+                verify: mode,
+                reshape: mix(&mut seed).is_multiple_of(2),
+                restore_sequentially: mix(&mut seed).is_multiple_of(2),
+                ..RestoreOptions::default()
+            };
+            let mut requests = requests.clone();
+            if options.reshape {
+                for request in &mut requests {
+                    request.shape = shape([request.shape.num_elements() as usize, 1]);
+                }
+            }
+            let restored = restore_with(&reader, &requests, &options, &mut Call::new(context));
+            let restored = restored.unwrap().complete().unwrap();
             for ((request, want), value) in wanted.iter().zip(restored) {
                 prop_assert_eq!(&value, want, "{:?} {:?}", request, mode);
             }

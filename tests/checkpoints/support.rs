@@ -183,6 +183,20 @@ pub fn restore(
     keep_going: bool,
     context: &Context,
 ) -> Result<Restored> {
+    let options = RestoreOptions {
+        verify,
+        keep_going,
+        ..RestoreOptions::default()
+    };
+    restore_with(reader, requests, &options, &mut Call::new(context))
+}
+
+pub fn restore_with(
+    reader: &Reader,
+    requests: &[Request],
+    options: &RestoreOptions,
+    call: &mut Call<'_>,
+) -> Result<Restored> {
     let mut memory: Vec<Memory> = requests.iter().map(Memory::new).collect();
     let mut tensors: Vec<RestoreTensor<'_>> = requests
         .iter()
@@ -196,12 +210,7 @@ pub fn restore(
             data: memory.data(),
         })
         .collect();
-    let mut call = Call::new(context);
-    let outcome = reader.restore(
-        &mut tensors,
-        &RestoreOptions { verify, keep_going },
-        &mut call,
-    )?;
+    let outcome = reader.restore(&mut tensors, options, call)?;
     drop(tensors);
     assert_eq!(outcome.results.len(), requests.len());
     Ok(Restored {

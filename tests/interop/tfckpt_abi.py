@@ -113,6 +113,8 @@ class CRestoreOptions(Structure):
         ("progress", ProgressFn),
         ("user_data", c_void_p),
         ("stats", POINTER(CStats)),
+        ("reshape", c_int32),
+        ("restore_sequentially", c_int32),
     ]
 
 

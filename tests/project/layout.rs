@@ -94,8 +94,9 @@ fn structs_and_constants_are_what_layout_txt_says() {
     constant!(out, restore::TFCKPT_VERIFY_FULL);
     constant!(out, restore::TFCKPT_VERIFY_FETCHED);
     constant!(out, restore::TFCKPT_VERIFY_NONE);
-    layout!(out, restore::tfckpt_restore_options, struct_size, context, verify, max_host_bytes, progress, user_data, stats);
+    layout!(out, restore::tfckpt_restore_options, struct_size, context, verify, max_host_bytes, progress, user_data, stats, reshape, restore_sequentially);
     layout!(out, latest::tfckpt_latest_options, struct_size, latest_filename, fall_back, rebase, fell_back, reason);
+    layout!(out, merge::tfckpt_merge_options, struct_size, context, allow_missing_files, keep_parts, update_state, save_relative_paths, no_sync, progress, user_data, stats);
     layout!(out, context::tfckpt_context_options, struct_size, max_host_bytes, num_threads);
     layout!(out, reader::tfckpt_reader_options, struct_size, context);
     constant!(out, view::TFCKPT_VIEW_ALLOW_UNALIGNED);

@@ -1,0 +1,279 @@
+//! Plans a restore: everything that can be known before reading is checked for all tensors. Names,
+//! dtypes, shapes, slices, and that the data files reach as far as the entries say.
+
+use std::collections::BTreeMap;
+
+use super::restore::{RestoreOptions, Verify};
+use super::restore_strings::{Part, StringPlan};
+use super::tensor::{RestoreData, RestoreTensor, check_dtype};
+use crate::bundle::{BundleReader, Entry, KeyText, Lookup, Stored};
+use crate::coding;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::memory::DestSpan;
+use crate::slices::{Overlap, ShapeAndSlice, TensorSlice};
+use crate::transfer::Call;
+use crate::transfer::read::{Piece, Scatter, Target};
+
+/// What is to be read, and what cannot be.
+#[derive(Default)]
+pub(super) struct Planned<'a> {
+    /// Of tensors with elements of a fixed size.
+    pub pieces: Vec<Piece<'a>>,
+    /// Tensors of strings.
+    pub strings: Vec<StringPlan>,
+    /// The error of each tensor that cannot be restored, by index.
+    pub failed: BTreeMap<usize, Error>,
+}
+
+impl Planned<'_> {
+    /// Bytes to be moved.
+    pub fn bytes(&self) -> u64 {
+        let pieces = self.pieces.iter().map(Piece::wanted);
+        pieces
+            .chain(self.strings.iter().map(StringPlan::size))
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Drops the pieces of the tensor planned last, which failed half-way.
+    fn drop_pieces_of(&mut self, tensor: usize) {
+        let is_its = |piece: &Piece<'_>| piece.tensor as usize == tensor;
+        while self.pieces.last().is_some_and(is_its) {
+            self.pieces.pop();
+        }
+    }
+}
+
+/// Plans all tensors.
+///
+/// # Errors
+///
+/// CANCELLED.
+pub(super) fn plan<'a>(
+    reader: &BundleReader,
+    tensors: &[RestoreTensor<'a>],
+    options: &RestoreOptions,
+    call: &mut Call<'_>,
+) -> Result<Planned<'a>> {
+    // In key order the look-ups go through the index once.
+    let keys: Vec<&[u8]> = tensors.iter().map(|tensor| tensor.key).collect();
+    let order = coding::key_order(&keys).order;
+    drop(keys);
+    let mut planned = Planned {
+        pieces: Vec::with_capacity(tensors.len()),
+        ..Planned::default()
+    };
+    let mut lookup = reader.lookup();
+    for index in order {
+        call.progress.poll()?;
+        let Some(tensor) = tensors.get(index) else {
+            continue;
+        };
+        let planner = Planner {
+            reader,
+            options,
+            index,
+        };
+        if let Err(error) = planner.plan(tensor, &mut lookup, &mut planned) {
+            let error = error.with_tensor_index(index).with_key(tensor.key);
+            planned.drop_pieces_of(index);
+            planned.failed.insert(index, error);
+        }
+    }
+    Ok(planned)
+}
+
+/// Plans one tensor.
+struct Planner<'r> {
+    reader: &'r BundleReader,
+    options: &'r RestoreOptions,
+    index: usize,
+}
+
+impl Planner<'_> {
+    fn plan<'a>(
+        &self,
+        tensor: &RestoreTensor<'a>,
+        lookup: &mut Lookup<'_>,
+        planned: &mut Planned<'a>,
+    ) -> Result<()> {
+        let entry = lookup.entry(tensor.key)?;
+        let spec = check_request(tensor, &entry, self.options.reshape)
+            .map_err(|error| error.with_file(self.reader.index_file()))?;
+        let swap = self.swap_unit(entry.dtype)?;
+        let parts = self.locate(tensor.key, &entry, spec.as_ref(), lookup)?;
+        match &tensor.data {
+            RestoreData::Bytes(dest) => {
+                let element_size = entry.dtype.size().unwrap_or(1);
+                for part in parts {
+                    let piece = self.piece(part, *dest, element_size, swap)?;
+                    planned.pieces.push(piece);
+                }
+            }
+            RestoreData::Strings(_) => planned.strings.push(StringPlan {
+                tensor: self.index,
+                num_elements: tensor.shape.num_elements(),
+                parts,
+            }),
+        }
+        Ok(())
+    }
+
+    /// The unit to reverse in each element, 1 for none.
+    fn swap_unit(&self, dtype: DType) -> Result<u8> {
+        if !self.reader.is_big_endian() {
+            return Ok(1);
+        }
+        let unit = dtype.swap_unit().and_then(|unit| u8::try_from(unit).ok());
+        unit.ok_or_else(|| {
+            Error::unimplemented(format!(
+                "Byte-swapping not supported for tensors with dtype {}",
+                dtype as i32
+            ))
+            .with_file(self.reader.index_file())
+        })
+    }
+
+    /// Where the requested elements are stored.
+    fn locate(
+        &self,
+        key: &[u8],
+        entry: &Entry,
+        spec: Option<&ShapeAndSlice>,
+        lookup: &mut Lookup<'_>,
+    ) -> Result<Vec<Part>> {
+        let full = TensorSlice::full(entry.shape.rank());
+        let wanted = spec.map_or(&full, |spec| &spec.slice);
+        let bounds = wanted.bounds(&entry.shape)?;
+        let parts = match &entry.stored {
+            Stored::Whole(extent) => {
+                // Without elements there is nothing to share, but there still is a checksum.
+                let everything = full.bounds(&entry.shape)?;
+                let overlap = Overlap::new(&everything, &bounds).unwrap_or_else(Overlap::empty);
+                vec![Part {
+                    extent: *extent,
+                    overlap,
+                    num_elements: entry.shape.num_elements(),
+                }]
+            }
+            Stored::Slices { slices, .. } => {
+                let set = lookup.slice_set(key, &entry.shape, slices)?;
+                let cover = set.cover(&bounds).ok_or_else(|| {
+                    let name = String::from_utf8_lossy(key);
+                    Error::invalid_argument(format!(
+                        "Does not have sufficient slices for partitioned tensor {name} to restore in \
+                         slice_spec: {wanted}"
+                    ))
+                    .with_file(self.reader.index_file())
+                })?;
+                let mut parts = Vec::with_capacity(cover.len());
+                for (slice, overlap) in cover {
+                    let extent = lookup.slice(key, entry, slice)?;
+                    let num_elements = slice.shape_within(&entry.shape)?.num_elements();
+                    parts.push(Part {
+                        extent,
+                        overlap,
+                        num_elements,
+                    });
+                }
+                parts
+            }
+        };
+        refuse_shared_bytes(&parts).map_err(|error| error.with_file(self.reader.index_file()))?;
+        for part in &parts {
+            self.reader.locate(&part.extent)?;
+        }
+        Ok(parts)
+    }
+
+    fn piece<'a>(
+        &self,
+        part: Part,
+        dest: DestSpan<'a>,
+        element_size: usize,
+        swap: u8,
+    ) -> Result<Piece<'a>> {
+        let Part {
+            extent, overlap, ..
+        } = part;
+        let size = element_size as u64;
+        let whole = overlap.num_elements() * size == extent.size;
+        let check = match self.options.verify {
+            Verify::Full => true,
+            Verify::Fetched => whole,
+            Verify::None => false,
+        };
+        let target = if whole && overlap.num_runs() <= 1 {
+            let at = usize::try_from(overlap.run(0).dest * size).ok();
+            let len = usize::try_from(extent.size).ok();
+            let part = at.zip(len).and_then(|(at, len)| dest.get(at, len));
+            Target::Direct(part.ok_or_else(|| Error::internal("a slice leaves its destination"))?)
+        } else {
+            Target::Scatter(Box::new(Scatter {
+                dest,
+                overlap,
+                element_size: size,
+            }))
+        };
+        let file = self.reader.locate(&extent)?;
+        Ok(Piece {
+            tensor: u32::try_from(self.index).unwrap_or(u32::MAX),
+            file,
+            extent,
+            check,
+            swap,
+            target,
+        })
+    }
+}
+
+/// Compares the request with the entry, in TensorFlow's order and words.
+fn check_request(
+    tensor: &RestoreTensor<'_>,
+    entry: &Entry,
+    reshape: bool,
+) -> Result<Option<ShapeAndSlice>> {
+    let name = KeyText(tensor.key);
+    check_dtype(tensor.dtype)?;
+    if tensor.dtype != entry.dtype {
+        return Err(Error::invalid_argument(format!(
+            "tensor_name = {name}; expected dtype {} does not equal original dtype {}",
+            tensor.dtype, entry.dtype
+        )));
+    }
+    let spec = tensor.check(reshape)?;
+    let shape = match &spec {
+        Some(spec) => &spec.full_shape,
+        None if reshape => &entry.shape,
+        None => &tensor.shape,
+    };
+    if *shape != entry.shape {
+        return Err(Error::invalid_argument(format!(
+            "tensor_name = {name}; shape in shape_and_slice spec {shape} does not match the shape \
+             stored in checkpoint: {}",
+            entry.shape
+        )));
+    }
+    if reshape {
+        let stored = spec.as_ref().map_or(&entry.shape, |spec| &spec.slice_shape);
+        tensor.check_reshape(stored)?;
+    }
+    Ok(spec)
+}
+
+/// Slices of one tensor have bytes of their own. An index that lets many point at the same ones could
+/// ask for any amount of memory with a small file.
+fn refuse_shared_bytes(parts: &[Part]) -> Result<()> {
+    let mut extents: Vec<_> = parts.iter().map(|part| part.extent).collect();
+    extents.retain(|extent| extent.size > 0);
+    extents.sort_unstable_by_key(|extent| (extent.shard_id, extent.offset));
+    let shared = extents.windows(2).any(|pair| match pair {
+        [a, b] => a.shard_id == b.shard_id && b.offset < a.offset + a.size,
+        _ => false,
+    });
+    if shared {
+        Err(Error::data_loss("slices of one tensor share bytes"))
+    } else {
+        Ok(())
+    }
+}

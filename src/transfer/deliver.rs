@@ -1,0 +1,45 @@
+//! Hands bytes that were read to their destination.
+
+use super::read_plan::{Piece, Target};
+use crate::error::{Error, Result};
+use crate::memory::DestSpan;
+
+/// Hands `bytes`, which begin at `start` in the piece, to their destination.
+pub fn deliver(piece: &Piece<'_>, bytes: &[u8], start: u64) -> Result<()> {
+    let swap = usize::from(piece.swap);
+    let scatter = match &piece.target {
+        Target::Discard => return Ok(()),
+        Target::Direct(dest) => return copy(*dest, start, bytes, swap),
+        Target::Scatter(scatter) => scatter,
+    };
+    let (overlap, size) = (&scatter.overlap, scatter.element_size);
+    let end = start + bytes.len() as u64;
+    for number in overlap.first_run_after(start / size)..overlap.num_runs() {
+        let run = overlap.run(number);
+        let from = (run.source * size).max(start);
+        let to = ((run.source + run.len) * size).min(end);
+        if from >= to {
+            break;
+        }
+        let part = bytes.get(to_usize(from - start)?..to_usize(to - start)?);
+        let at = run.dest * size + (from - run.source * size);
+        copy(scatter.dest, at, part.unwrap_or_default(), swap)?;
+    }
+    Ok(())
+}
+
+fn copy(dest: DestSpan<'_>, at: u64, bytes: &[u8], swap: usize) -> Result<()> {
+    dest.copy_from(to_usize(at)?, bytes, swap)
+        .ok_or_else(|| Error::internal("a copy leaves its destination"))
+}
+
+/// The `len` bytes of `dest` from `at`.
+pub fn span_at(dest: DestSpan<'_>, at: u64, len: u64) -> Result<DestSpan<'_>> {
+    dest.get(to_usize(at)?, to_usize(len)?)
+        .ok_or_else(|| Error::internal("a read leaves its destination"))
+}
+
+/// A size or offset in memory.
+pub fn to_usize(value: u64) -> Result<usize> {
+    usize::try_from(value).map_err(|_| Error::internal("a size exceeds the address space"))
+}
