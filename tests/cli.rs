@@ -618,3 +618,44 @@ fn a_full_disk_is_an_error() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.starts_with("tfckpt: standard output: "), "{stderr}");
 }
+
+#[test]
+fn merge_makes_one_checkpoint_of_several() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let fixtures = tests().join("fixtures/tf-2.21.0");
+    for (part, fixture) in [("p0", "slices/cuts"), ("p1", "strings/all")] {
+        for suffix in [".index", ".data-00000-of-00001"] {
+            let from = fixtures.join(format!("{fixture}{suffix}"));
+            fs::copy(from, path(&format!("{part}{suffix}"))).unwrap();
+        }
+    }
+    let listed = |prefix: &str| output(&["ls", prefix]).lines().count();
+    let expected = listed(&path("p0")) + listed(&path("p1"));
+
+    let failed = run(&["merge", &path("m"), &path("p0"), &path("p1"), &path("p2")]);
+    assert_eq!(failed.status, Some(1));
+    assert!(
+        failed
+            .stderr
+            .contains("allow_missing_files was set to false")
+    );
+    assert_eq!(run(&["merge", &path("m")]).status, Some(2));
+
+    let merge = ["merge", "--update-state", "--allow-missing-files"];
+    let parts = [path("m"), path("p0"), path("p1"), path("p2")];
+    let arguments: Vec<&str> = merge
+        .into_iter()
+        .chain(parts.iter().map(String::as_str))
+        .collect();
+    assert_eq!(output(&arguments), "");
+    assert_eq!(
+        output(&["latest", dir.path().to_str().unwrap()]),
+        path("m\n")
+    );
+    assert!(output(&["verify", &path("m")]).ends_with("all sound\n"));
+    // Each listing has one line of headings.
+    assert_eq!(listed(&path("m")), expected - 1);
+    let names = fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(names, 4);
+}

@@ -478,6 +478,40 @@ fn shards_of_several_processes_become_one_checkpoint() {
 }
 
 #[test]
+fn a_shard_that_cannot_be_saved_leaves_nothing() {
+    for tensors in [&PART_0[..], &[]] {
+        for at in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let plan = Plan {
+                fail: Some((at, libc::ENOSPC)),
+                ..Plan::default()
+            };
+            let watch = Watch::on(dir.path(), plan);
+            let options = SaveOptions::default();
+            let prefix = dir.path().join("m");
+            let saved = with_tensors(tensors, |tensors| {
+                with_call(|call| save_shard(&prefix, 0, 2, None, tensors, &options, call))
+            });
+            let is_over = watch.count() <= at;
+            drop(watch);
+            match saved {
+                Ok(part) => assert!(Reader::open(&part).is_ok()),
+                Err(error) => {
+                    assert_eq!(error.code(), Code::ResourceExhausted);
+                    // Unless making the folder's name durable failed.
+                    let _ = std::fs::remove_dir(dir.path().join("m_temp"));
+                    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{at}");
+                }
+            }
+            if is_over {
+                assert!(at > 5);
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn shards_that_make_no_sense_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let prefix = dir.path().join("m");
@@ -648,5 +682,61 @@ fn a_thousand_parts_take_few_descriptors() {
         most.get() > 0 && most.get() < before + 500,
         "{before} {}",
         most.get()
+    );
+}
+
+#[test]
+fn parts_on_another_file_system_are_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    // Memory, while the other folder is on a disk, as a rule.
+    let elsewhere = CASES[0].set_up();
+    let options = MergeOptions {
+        no_sync: true,
+        ..MergeOptions::default()
+    };
+    let prefix = dir.path().join("m");
+    with_call(|call| merge(&parts(elsewhere.path()), &prefix, &options, call)).unwrap();
+    assert_eq!(found(dir.path()), Ok(Found::New));
+    assert!(!elsewhere.path().exists());
+}
+
+/// Indexes with every kind of damage are refused or merged, and stay as they are if refused.
+#[test]
+fn no_damage_of_a_part_does_harm() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden-errors");
+    let mut refused = 0;
+    let mut merged = 0;
+    for case in std::fs::read_dir(golden).unwrap() {
+        let case = case.unwrap().path();
+        if !case.join("m.index").exists() {
+            continue;
+        }
+        let dir = CASES[1].set_up();
+        for suffix in [".index", ".data-00000-of-00001"] {
+            let to = dir.path().join(format!("p1{suffix}"));
+            std::fs::remove_file(&to).unwrap();
+            if let Ok(bytes) = std::fs::read(case.join(format!("m{suffix}"))) {
+                std::fs::write(to, bytes).unwrap();
+            }
+        }
+        let before = Disk::read(dir.path());
+        match CASES[1].merge(dir.path(), false) {
+            Ok(()) => {
+                merged += 1;
+                assert!(Reader::open(&dir.path().join("m")).is_ok(), "{case:?}");
+            }
+            Err(_) => {
+                refused += 1;
+                assert_eq!(
+                    Disk::read(dir.path()).contents(),
+                    before.contents(),
+                    "{case:?}"
+                );
+            }
+        }
+    }
+    assert!(
+        refused > 30 && merged > 5,
+        "{refused} refused, {merged} merged"
     );
 }

@@ -14,7 +14,7 @@ use super::save::{Request, SaveOptions, StateFile, numbered};
 use super::tensor::SaveTensor;
 use crate::bundle::BundleWriter;
 use crate::error::{Error, Result};
-use crate::io::dir::create_parent;
+use crate::io::dir::{create_parent, remove_parent};
 use crate::io::write::TempFile;
 use crate::naming;
 use crate::state;
@@ -90,8 +90,15 @@ fn no_state(part: &Path) -> StateFile {
 /// Writes a part without tensors: an index with nothing but the header, and the empty data file of
 /// which that speaks.
 fn save_empty(part: &Path, options: &SaveOptions, call: &mut Call<'_>) -> Result<()> {
-    let sync = !options.no_sync;
-    create_parent(part, sync)?;
+    let made_folder = create_parent(part, !options.no_sync)?;
+    let saved = publish_empty(part, options, call);
+    if saved.is_err() && made_folder {
+        remove_parent(part);
+    }
+    saved
+}
+
+fn publish_empty(part: &Path, options: &SaveOptions, call: &mut Call<'_>) -> Result<()> {
     let commit = TempFile::create(&naming::index_file(part))?;
     let index = BundleWriter::default().finish(1, commit.appender());
     let mut index = index.map_err(|error| error.with_file(commit.path()))?;
@@ -105,7 +112,7 @@ fn save_empty(part: &Path, options: &SaveOptions, call: &mut Call<'_>) -> Result
         commit,
         state_file: no_state(part).path,
         state: None,
-        sync,
+        sync: !options.no_sync,
         check: &|| Ok(()),
     }
     .publish()

@@ -1,4 +1,4 @@
-//! The program `tfckpt`: looks into checkpoints, finds the latest one, checks them.
+//! The program `tfckpt`: looks into checkpoints, finds the latest one, checks and merges them.
 //!
 //! One file per command. They share [`output`], which knows how a key is shown and what ends the
 //! program, and `inspect` has [`numpy`], which prints arrays as NumPy does. The program uses nothing
@@ -9,6 +9,7 @@
 mod inspect;
 mod latest;
 mod ls;
+mod merge;
 mod numpy;
 mod output;
 mod state;
@@ -41,6 +42,7 @@ enum Command {
     Latest(latest::Arguments),
     State(state::Arguments),
     Verify(verify::Arguments),
+    Merge(merge::Arguments),
 }
 
 impl Command {
@@ -51,6 +53,7 @@ impl Command {
             Command::Latest(arguments) => latest::run(arguments, out),
             Command::State(arguments) => state::run(arguments, out),
             Command::Verify(arguments) => verify::run(arguments, out),
+            Command::Merge(arguments) => merge::run(arguments, out),
         }
     }
 }
