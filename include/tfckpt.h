@@ -1212,6 +1212,14 @@ tfckpt_saver_bind(tfckpt_saver *saver, const tfckpt_tensor *tensors, size_t num_
 /** Frees a saver. What it has saved stays. NULL is accepted. */
 void tfckpt_saver_free(tfckpt_saver *saver);
 
+/* =================================================================================================
+ * Saves and restores of a saver
+ * =================================================================================================
+ *
+ * A save writes the checkpoint, then the state file that names it, and only when both are on disk
+ * deletes the checkpoint that is too many. A restore fills all of the saver's tensors, or none.
+ */
+
 /** How one checkpoint is saved: the arguments of Saver.save. All zeros is the default. */
 typedef struct tfckpt_saver_save_options {
   size_t             struct_size;        /* sizeof(tfckpt_saver_save_options) */

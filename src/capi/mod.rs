@@ -82,6 +82,7 @@ pub mod restore;
 pub mod save;
 pub mod saveable;
 pub mod saver;
+pub mod saver_calls;
 pub mod state;
 pub mod stats;
 pub mod tensor;

@@ -13,24 +13,18 @@ use std::ffi::{CString, c_char, c_void};
 use std::sync::Arc;
 
 use super::context::{context_or_new, tfckpt_context};
-use super::error::{TFCKPT_OK, tfckpt_code, tfckpt_error};
+use super::error::{tfckpt_code, tfckpt_error};
 use super::handle::{
     Sized, array, borrow, c_path, check_out, free, init_struct, into_handle, path, put,
     read_struct, required_mut, text,
 };
-use super::progress::{tfckpt_progress_fn, to_progress};
-use super::restore::tfckpt_restore_options;
 use super::saveable::{StoredSaveable, tfckpt_saveable};
 use super::state::to_format;
-use super::stats::{clear_stats, put_stats, tfckpt_stats};
 use super::struct_array::StructArray;
 use super::tensor::tfckpt_tensor;
 use super::variable::StoredTensor;
 use super::wall::{Poison, guard, guard_handle};
-use crate::{
-    Call, Context, Error, RestoreData, Result, SaveValue, Saveable, Saver, SaverOptions,
-    SaverSaveOptions, Shape, StringTensor,
-};
+use crate::{Context, Error, Result, Saveable, Saver, SaverOptions};
 
 /// Value of max_to_keep: every checkpoint is kept, and the state file names the latest only.
 pub const TFCKPT_KEEP_ALL: i32 = -1;
@@ -39,8 +33,8 @@ pub const TFCKPT_KEEP_ALL: i32 = -1;
 pub struct tfckpt_saver {
     pub(super) saver: Saver,
     /// In the order given: tensors, then saveables.
-    tensors: Vec<StoredTensor>,
-    saveables: Vec<StoredSaveable>,
+    pub(super) tensors: Vec<StoredTensor>,
+    pub(super) saveables: Vec<StoredSaveable>,
     context: Option<Arc<Context>>,
     pub(super) poison: Poison,
     /// The paths of the last checkpoints, for those who look at them.
@@ -219,175 +213,6 @@ pub unsafe extern "C" fn tfckpt_saver_free(saver: *mut tfckpt_saver) {
     unsafe { free(saver) }
 }
 
-/// How one checkpoint is saved: the arguments of Saver.save. All zeros is the default.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct tfckpt_saver_save_options {
-    /// sizeof(tfckpt_saver_save_options)
-    pub struct_size: usize,
-    /// Appended to the path as "-<step>"; NULL = nothing is.
-    pub global_step: *const i64,
-    /// Name of the state file; NULL = "checkpoint".
-    pub latest_filename: *const c_char,
-    /// Suffix of the meta graphs that go with the checkpoints that are deleted; NULL = "meta".
-    pub meta_graph_suffix: *const c_char,
-    /// Must be 0: meta graphs are not written yet.
-    pub write_meta_graph: i32,
-    /// Not 0: the state file is left alone, and nothing is deleted.
-    pub no_state: i32,
-    /// As in tfckpt_save_options.
-    pub no_sync: i32,
-    /// When the checkpoint is saved, in nanoseconds since 1970; 0 = the system's clock.
-    pub now_ns: i64,
-    /// As in tfckpt_context_options, for this call; 0 = the context's alone.
-    pub max_host_bytes: u64,
-    /// NULL = no progress.
-    pub progress: tfckpt_progress_fn,
-    /// Passed to progress.
-    pub user_data: *mut c_void,
-    /// Filled if not NULL.
-    pub stats: *mut tfckpt_stats,
-}
-
-// SAFETY: `repr(C)`, begins with its size, integers, pointers and an optional function only.
-unsafe impl Sized for tfckpt_saver_save_options {
-    const NAME: &'static str = "tfckpt_saver_save_options";
-}
-
-/// Sets *options to the default; struct_size is sizeof(tfckpt_saver_save_options).
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tfckpt_saver_save_options_init(
-    options: *mut tfckpt_saver_save_options,
-    struct_size: usize,
-) -> tfckpt_code {
-    // SAFETY: `options` is NULL or has that size, by the header's rules.
-    unsafe { guard(std::ptr::null_mut(), || init_struct(options, struct_size)) }
-}
-
-/// Saves the saver's tensors to save_path with its step, writes the state file, and then deletes the
-/// checkpoint that is too many. *path_out (unless path_out is NULL) receives the path to restore from,
-/// to be freed with tfckpt_string_free; NULL if the saver is empty. A folder that is missing is
-/// created, one level of it, unless the saver is sharded or of format V1. options may be NULL.
-///
-/// # Errors
-///
-/// INVALID_ARGUMENT with TensorFlow's text for names that collide and a folder that does not exist;
-/// FAILED_PRECONDITION before the saver is built; UNIMPLEMENTED for write_meta_graph; the errors of
-/// tfckpt_save. Then nothing is recorded and nothing deleted.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tfckpt_saver_save(
-    saver: *mut tfckpt_saver,
-    save_path: *const c_char,
-    options: *const tfckpt_saver_save_options,
-    path_out: *mut *mut c_char,
-    error_out: *mut *mut tfckpt_error,
-) -> tfckpt_code {
-    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
-    unsafe {
-        let poison = borrow(saver).map(|saver| saver.poison.clone());
-        guard_handle(poison.as_ref(), error_out, || {
-            let saver = required_mut(saver, "saver")?;
-            let options = read_struct(options)?;
-            clear_stats(options.stats)?;
-            if options.write_meta_graph != 0 {
-                return Err(Error::unimplemented("meta graphs are not written yet"));
-            }
-            let save_path = match save_path.is_null() {
-                true => saver.saver.filename().to_owned(),
-                false => path(save_path, "save_path")?.to_owned(),
-            };
-            let save_options = SaverSaveOptions {
-                global_step: borrow(options.global_step).copied(),
-                latest_filename: text(options.latest_filename, "latest_filename")?,
-                meta_graph_suffix: text(options.meta_graph_suffix, "meta_graph_suffix")?,
-                no_state: options.no_state != 0,
-                no_sync: options.no_sync != 0,
-                now_ns: (options.now_ns != 0).then_some(options.now_ns),
-            };
-            let context = saver.context(std::ptr::null())?;
-            let mut call = Call::new(&context);
-            call.max_host_bytes = options.max_host_bytes;
-            call.progress = to_progress(options.progress, options.user_data);
-            let mut asked = Asked::default();
-            let values = saver.values(&mut asked);
-            let saved = values.and_then(|values| {
-                saver
-                    .saver
-                    .save(&save_path, values, &save_options, &mut call)
-            });
-            asked.finish(&saver.saveables, &saved);
-            saver.refresh_paths();
-            put_stats(options.stats, &call.stats)?;
-            let saved = saved?;
-            if !path_out.is_null() {
-                put(
-                    path_out,
-                    saved.map_or(std::ptr::null_mut(), |path| c_path(&path).into_raw()),
-                );
-            }
-            Ok(())
-        })
-    }
-}
-
-/// Restores all of the saver's tensors from the checkpoint save_path, of either format, or none:
-/// names, dtypes and shapes are compared before the first byte is written. In a checkpoint of
-/// tf.train.Checkpoint, names that are missing are looked up in its object graph. options may be NULL;
-/// its context comes before the saver's.
-///
-/// # Errors
-///
-/// INVALID_ARGUMENT when there is no checkpoint; NOT_FOUND for names that are missing, INVALID_ARGUMENT
-/// for dtypes or shapes that differ, both after TensorFlow's words; FAILED_PRECONDITION before the
-/// saver is built; the errors of tfckpt_restore.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tfckpt_saver_restore(
-    saver: *mut tfckpt_saver,
-    save_path: *const c_char,
-    options: *const tfckpt_restore_options,
-    error_out: *mut *mut tfckpt_error,
-) -> tfckpt_code {
-    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
-    unsafe {
-        let poison = borrow(saver).map(|saver| saver.poison.clone());
-        guard_handle(poison.as_ref(), error_out, || {
-            let saver = required_mut(saver, "saver")?;
-            let options = read_struct(options)?;
-            clear_stats(options.stats)?;
-            if saver.saver.is_empty() && saver.saver.is_built() {
-                return Ok(());
-            }
-            if save_path.is_null() {
-                return Err(Error::invalid_argument(
-                    "Can't load save_path when it is None.",
-                ));
-            }
-            let restore_options = options.to_options(false)?;
-            let context = saver.context(options.context)?;
-            let mut call = Call::new(&context);
-            call.max_host_bytes = options.max_host_bytes;
-            call.progress = to_progress(options.progress, options.user_data);
-            let mut asked = Asked::default();
-            let mut described = Vec::new();
-            let mut strings = vec![StringTensor::default(); saver.num_tensors()];
-            let restored = saver.saver.restore(
-                path(save_path, "save_path")?,
-                &restore_options,
-                |shapes| saver.destinations(shapes, &mut asked, &mut described, &mut strings),
-                &mut call,
-            );
-            if restored.is_ok() {
-                for (tensor, strings) in described.iter().zip(strings) {
-                    tensor.put_strings(strings);
-                }
-            }
-            asked.finish(&saver.saveables, &restored);
-            put_stats(options.stats, &call.stats)?;
-            restored
-        })
-    }
-}
-
 impl tfckpt_saver_options {
     /// # Safety
     ///
@@ -510,26 +335,9 @@ unsafe fn bind(
     Ok(())
 }
 
-/// How many saveables were asked for memory, and so have to be told when it is no longer needed.
-#[derive(Default)]
-struct Asked(usize);
-
-impl Asked {
-    unsafe fn finish<T>(self, saveables: &[StoredSaveable], result: &Result<T>) {
-        let code = match result {
-            Ok(_) => TFCKPT_OK,
-            Err(error) => error.code() as tfckpt_code,
-        };
-        for saveable in saveables.iter().take(self.0) {
-            // SAFETY: the caller's promise.
-            unsafe { saveable.finish(code) };
-        }
-    }
-}
-
 impl tfckpt_saver {
     /// The context of a call: its own, or the saver's, or a new one.
-    unsafe fn context(&self, own: *const tfckpt_context) -> Result<Arc<Context>> {
+    pub(super) unsafe fn context(&self, own: *const tfckpt_context) -> Result<Arc<Context>> {
         match (&self.context, own.is_null()) {
             (Some(context), true) => Ok(context.clone()),
             // SAFETY: the caller's promise.
@@ -537,58 +345,9 @@ impl tfckpt_saver {
         }
     }
 
-    fn num_tensors(&self) -> usize {
+    pub(super) fn num_tensors(&self) -> usize {
         let grouped = self.saveables.iter().map(|saveable| saveable.tensors.len());
         self.tensors.len() + grouped.sum::<usize>()
-    }
-
-    /// What is to be saved, in the order given.
-    unsafe fn values<'a>(&self, asked: &mut Asked) -> Result<Vec<SaveValue<'a>>> {
-        let mut values = Vec::with_capacity(self.num_tensors());
-        for (index, tensor) in self.tensors.iter().enumerate() {
-            // SAFETY: the caller's promise.
-            let described = unsafe { tensor.describe().describe_save() };
-            let described = described.map_err(|error| error.with_tensor_index(index))?;
-            values.push(SaveValue {
-                shape: described.shape,
-                data: described.data,
-            });
-        }
-        for saveable in &self.saveables {
-            asked.0 += 1;
-            // SAFETY: as above.
-            values.extend(unsafe { saveable.save() }?);
-        }
-        Ok(values)
-    }
-
-    /// Where tensors of these shapes go, in the order given.
-    unsafe fn destinations<'a>(
-        &self,
-        shapes: &[Shape],
-        asked: &mut Asked,
-        described: &mut Vec<tfckpt_tensor>,
-        strings: &'a mut [StringTensor],
-    ) -> Result<Vec<RestoreData<'a>>> {
-        described.extend(self.tensors.iter().map(StoredTensor::describe));
-        for saveable in &self.saveables {
-            let num = saveable.tensors.len();
-            let shapes = shapes
-                .get(described.len()..described.len() + num)
-                .unwrap_or_default();
-            asked.0 += 1;
-            // SAFETY: the caller's promise.
-            described.extend(unsafe { saveable.restore(shapes) }?);
-        }
-        let tensors = described.iter().zip(strings).enumerate();
-        let data = tensors.map(|(index, (tensor, strings))| {
-            // SAFETY: as above.
-            let described = unsafe { tensor.describe_restore(Some(strings)) };
-            described
-                .map(|described| described.data)
-                .map_err(|error| error.with_tensor_index(index))
-        });
-        data.collect()
     }
 
     /// Copies the paths of the last checkpoints, for those who look at them.

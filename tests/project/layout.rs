@@ -109,6 +109,6 @@ fn structs_and_constants_are_what_layout_txt_says() {
     layout!(out, saveable::tfckpt_saveable, struct_size, name, tensors, num_tensors, save, restore, finish, user_data);
     constant!(out, saver::TFCKPT_KEEP_ALL);
     layout!(out, saver::tfckpt_saver_options, struct_size, context, reshape, sharded, max_to_keep, keep_checkpoint_every_n_hours, name, restore_sequentially, saver_def, saver_def_size, defer_build, allow_empty, write_version, pad_step_number, save_relative_paths, filename, shrink_to_max_to_keep, max_shard_size, now_ns);
-    layout!(out, saver::tfckpt_saver_save_options, struct_size, global_step, latest_filename, meta_graph_suffix, write_meta_graph, no_state, no_sync, now_ns, max_host_bytes, progress, user_data, stats);
+    layout!(out, saver_calls::tfckpt_saver_save_options, struct_size, global_step, latest_filename, meta_graph_suffix, write_meta_graph, no_state, no_sync, now_ns, max_host_bytes, progress, user_data, stats);
     assert_eq!(out, include_str!("../abi/layout.txt"));
 }
