@@ -38,14 +38,19 @@ from tfckpt_abi import (
     CProgress,
     CRemoveOptions,
     CRestoreOptions,
+    CSaveable,
     CSaveOptions,
+    CSaverOptions,
+    CSaverSaveOptions,
     CStats,
     CString,
     CTensor,
     CUpdateOptions,
     CVerifyOptions,
     DamageFn,
+    FinishFn,
     ProgressFn,
+    SaveableFn,
 )
 
 CODES = {
@@ -108,11 +113,12 @@ def dtype_number(dtype: np.dtype) -> int:
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor to save with more than its values: a slice spec, a device, or both."""
+    """A tensor to save with more than its values: a slice spec, a device, its variable's name."""
 
     data: np.ndarray
     slice_spec: str = ""
     device_name: str | None = None
+    variable_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -283,6 +289,7 @@ def _describe_saved(tensor: CTensor, key: bytes, value: np.ndarray | Part) -> li
     data = np.asarray(part.data, order="C")
     number = dtype_number(data.dtype)
     kept = _describe(tensor, key, number, data.shape, part.slice_spec, part.device_name)
+    tensor.variable_name = None if part.variable_name is None else part.variable_name.encode()
     if number == STRING:
         strings = _saved_strings(data)
         tensor.data = ctypes.cast(strings, c_void_p)
@@ -718,3 +725,214 @@ def remove_checkpoint(prefix: str, meta_graph_suffix: str | None = None) -> None
     options = CRemoveOptions(struct_size=sizeof(CRemoveOptions), no_sync=1)
     options.meta_graph_suffix = None if meta_graph_suffix is None else meta_graph_suffix.encode()
     _call("remove_checkpoint", prefix.encode(), byref(options))
+
+
+# ---- saver ----
+
+KEEP_ALL = -1
+
+
+@dataclass(frozen=True)
+class Saveable:
+    """TensorFlow's SaveableObject: tensors that are made at a save and taken at a restore.
+
+    `save` returns the tensors' values; `restore` is called with them. Either may raise.
+    """
+
+    name: str
+    tensors: Sequence[Request]
+    save: Callable[[], list[np.ndarray]]
+    restore: Callable[[list[np.ndarray]], None]
+
+
+class Saver:
+    """`tfckpt_saver`. Arrays are saved from and restored into, so they must be contiguous and writable."""
+
+    def __init__(
+        self,
+        tensors: Tensors = (),
+        saveables: Sequence[Saveable] = (),
+        *,
+        saver_def: bytes | None = None,
+        name: str | None = None,
+        filename: str | None = None,
+        **options: Any,
+    ) -> None:
+        self._saver = c_void_p()
+        c_options = CSaverOptions(struct_size=sizeof(CSaverOptions), **options)
+        if saver_def is not None:
+            c_options.saver_def, c_options.saver_def_size = saver_def, len(saver_def)
+        c_options.name = None if name is None else name.encode()
+        c_options.filename = None if filename is None else filename.encode()
+        self._describe(tensors, saveables)
+        _call("saver_create", *self._described, byref(c_options), byref(self._saver))
+
+    def _describe(self, tensors: Tensors, saveables: Sequence[Saveable]) -> None:
+        self._pairs = _pairs(tensors)
+        self._strings = any(_data(value).dtype == object for _, value in self._pairs)
+        self._tensors = (CTensor * max(len(self._pairs), 1))()
+        self._kept = [
+            _describe_saved(tensor, key, value) for tensor, (key, value) in zip(self._tensors, self._pairs)
+        ]
+        self._saveables = [_CallableSaveable(saveable) for saveable in saveables]
+        array = (CSaveable * max(len(saveables), 1))(*[saveable.c for saveable in self._saveables])
+        self._described = (self._tensors, len(self._pairs), array, len(saveables))
+
+    def __del__(self) -> None:
+        if self._saver.value:
+            _functions["saver_free"](self._saver)
+
+    def build(self, tensors: Tensors = (), saveables: Sequence[Saveable] = ()) -> None:
+        """`tfckpt_saver_build`."""
+        self._describe(tensors, saveables)
+        _call("saver_build", self._saver, *self._described)
+
+    def bind(self, tensors: Tensors) -> None:
+        """`tfckpt_saver_bind`: other arrays for the same tensors."""
+        self._describe(tensors, [saveable.saveable for saveable in self._saveables])
+        _call("saver_bind", self._saver, *self._described[:2])
+
+    def save(
+        self,
+        path: str,
+        *,
+        global_step: int | None = None,
+        latest_filename: str | None = None,
+        meta_graph_suffix: str | None = None,
+        no_sync: bool = True,
+        **options: Any,
+    ) -> str | None:
+        """`tfckpt_saver_save`: the path that was written, None of an empty saver."""
+        c_options = CSaverSaveOptions(struct_size=sizeof(CSaverSaveOptions), no_sync=no_sync, **options)
+        if global_step is not None:
+            c_options.global_step = ctypes.pointer(c_int64(global_step))
+        c_options.latest_filename = None if latest_filename is None else latest_filename.encode()
+        c_options.meta_graph_suffix = None if meta_graph_suffix is None else meta_graph_suffix.encode()
+        if self._strings:
+            self.bind(self._pairs)  # the strings may be others now
+        saved = c_void_p()
+        _call("saver_save", self._saver, path.encode(), byref(c_options), byref(saved))
+        return _taken_string(saved) if saved.value else None
+
+    def restore(self, path: str, **options: Any) -> None:
+        """`tfckpt_saver_restore`: into the arrays, those of strings included."""
+        cells = []
+        if self._strings:
+            cells = self._bind_cells()
+        try:
+            _call("saver_restore", self._saver, path.encode(), byref(_restore_options(**options)))
+            for array, cell in cells:
+                array.reshape(-1)[:] = _strings(cell)
+        finally:
+            for _, cell in cells:
+                _functions["strings_free"](cell)
+
+    def _bind_cells(self) -> list[tuple[np.ndarray, c_void_p]]:
+        """Binds cells that receive `tfckpt_strings *` in the place of string tensors."""
+        cells = []
+        for tensor, (_, value) in zip(self._tensors, self._pairs):
+            if _data(value).dtype == object:
+                cell = c_void_p()
+                tensor.data, tensor.size = ctypes.addressof(cell), sizeof(c_void_p)
+                cells.append((_data(value), cell))
+        _call("saver_bind", self._saver, *self._described[:2])
+        return cells
+
+    def last_checkpoints_with_time(self) -> list[tuple[str, float]]:
+        """`tfckpt_saver_last_checkpoint` of each."""
+        last, time = [], c_double()
+        for i in range(_functions["saver_num_last_checkpoints"](self._saver)):
+            path = _functions["saver_last_checkpoint"](self._saver, i, byref(time))
+            last.append((_text(path), time.value))
+        return last
+
+    @property
+    def last_checkpoints(self) -> list[str]:
+        """As in TensorFlow."""
+        return [path for path, _ in self.last_checkpoints_with_time()]
+
+    def set_last_checkpoints(self, paths: Sequence[str]) -> None:
+        """`tfckpt_saver_set_last_checkpoints`."""
+        _call("saver_set_last_checkpoints", self._saver, *_paths(paths))
+
+    def set_last_checkpoints_with_time(self, paths: Sequence[str], times: Sequence[float]) -> None:
+        """`tfckpt_saver_set_last_checkpoints_with_time`."""
+        names, num = _paths(paths)
+        c_times = (c_double * max(num, 1))(*times)
+        _call("saver_set_last_checkpoints_with_time", self._saver, names, c_times, num)
+
+    def recover_last_checkpoints(self, paths: Sequence[str]) -> None:
+        """`tfckpt_saver_recover_last_checkpoints`."""
+        _call("saver_recover_last_checkpoints", self._saver, *_paths(paths))
+
+    def as_saver_def(self) -> bytes:
+        """`tfckpt_saver_as_saver_def`."""
+        strings = c_void_p()
+        _call("saver_as_saver_def", self._saver, byref(strings))
+        try:
+            (saver_def,) = _strings(strings)
+            return saver_def
+        finally:
+            _functions["strings_free"](strings)
+
+
+class _CallableSaveable:
+    """A `tfckpt_saveable` whose callbacks are Python's."""
+
+    def __init__(self, saveable: Saveable) -> None:
+        self.saveable = saveable
+        self.tensors = (CTensor * max(len(saveable.tensors), 1))()
+        self.kept: list[Any] = []
+        for tensor, request in zip(self.tensors, saveable.tensors):
+            number = dtype_number(request.dtype)
+            key = _bytes(request.key)
+            self.kept.append(_describe(tensor, key, number, request.shape, request.slice_spec, None))
+        self.arrays: list[np.ndarray] = []
+        self.name = saveable.name.encode()
+        self.c = CSaveable(
+            struct_size=sizeof(CSaveable),
+            name=self.name,
+            tensors=self.tensors,
+            num_tensors=len(saveable.tensors),
+            save=SaveableFn(self.save),
+            prepare=SaveableFn(self.prepare),
+            finish=FinishFn(self.finish),
+        )
+        self.restoring = False
+
+    def save(self, tensors: Any, num: int, _: Any) -> int:
+        self.restoring = False
+        try:
+            self.arrays = self.saveable.save()
+        except Exception:  # noqa: BLE001 - the library is told, whatever it was
+            return 1
+        assert num == len(self.arrays)
+        self.kept = [
+            _describe_saved(tensors[i], _bytes(request.key), array)
+            for i, (request, array) in enumerate(zip(self.saveable.tensors, self.arrays))
+        ]
+        return 0
+
+    def prepare(self, tensors: Any, num: int, _: Any) -> int:
+        self.restoring = True
+        self.arrays = [np.zeros(request.shape, request.dtype) for request in self.saveable.tensors]
+        assert num == len(self.arrays)
+        for i, array in enumerate(self.arrays):
+            tensors[i].data, tensors[i].size = array.ctypes.data, array.nbytes
+        return 0
+
+    def finish(self, _tensors: Any, _num: int, ok: int, _: Any) -> None:
+        if ok and self.restoring:
+            self.saveable.restore(self.arrays)
+
+
+def _data(value: np.ndarray | Part) -> np.ndarray:
+    return value.data if isinstance(value, Part) else value
+
+
+def _strings(strings: c_void_p) -> list[bytes | None]:
+    return [_sized(_functions["strings_get"], strings, i) for i in range(_functions["strings_num"](strings))]
+
+
+def _paths(paths: Sequence[str]) -> tuple[Any, int]:
+    return (c_char_p * max(len(paths), 1))(*[path.encode() for path in paths]), len(paths)

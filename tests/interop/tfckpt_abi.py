@@ -188,10 +188,76 @@ class CRemoveOptions(Structure):
     ]
 
 
+SaveableFn = ctypes.CFUNCTYPE(c_int32, POINTER(CTensor), c_size_t, c_void_p)
+FinishFn = ctypes.CFUNCTYPE(None, POINTER(CTensor), c_size_t, c_int32, c_void_p)
+
+
+class CSaveable(Structure):
+    """tfckpt_saveable"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("name", c_char_p),
+        ("tensors", POINTER(CTensor)),
+        ("num_tensors", c_size_t),
+        ("save", SaveableFn),
+        ("prepare", SaveableFn),
+        ("finish", FinishFn),
+        ("user_data", c_void_p),
+    ]
+
+
+class CSaverOptions(Structure):
+    """tfckpt_saver_options"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("context", c_void_p),
+        ("reshape", c_int32),
+        ("sharded", c_int32),
+        ("max_to_keep", c_int32),
+        ("keep_checkpoint_every_n_hours", c_double),
+        ("restore_sequentially", c_int32),
+        ("saver_def", c_char_p),
+        ("saver_def_size", c_size_t),
+        ("name", c_char_p),
+        ("defer_build", c_int32),
+        ("allow_empty", c_int32),
+        ("write_version", c_int32),
+        ("pad_step_number", c_int32),
+        ("save_relative_paths", c_int32),
+        ("filename", c_char_p),
+        ("shrink_to_max_to_keep", c_int32),
+        ("max_shard_size", c_uint64),
+        ("now_ns", c_int64),
+    ]
+
+
+class CSaverSaveOptions(Structure):
+    """tfckpt_saver_save_options"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("global_step", POINTER(c_int64)),
+        ("latest_filename", c_char_p),
+        ("meta_graph_suffix", c_char_p),
+        ("write_meta_graph", c_int32),
+        ("no_state", c_int32),
+        ("no_sync", c_int32),
+        ("now_ns", c_int64),
+        ("max_host_bytes", c_uint64),
+        ("progress", ProgressFn),
+        ("user_data", c_void_p),
+        ("stats", POINTER(CStats)),
+    ]
+
+
 # ---- functions ----
 
 _OUT = POINTER(c_void_p)
 _SIZE_OUT = POINTER(c_size_t)
+
+_TENSORS_IN = [POINTER(CTensor), c_size_t, POINTER(CSaveable), c_size_t]
 
 # name: (result, arguments). Calls with a trailing tfckpt_error ** go through `_call`.
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -280,4 +346,19 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [POINTER(c_char_p), c_size_t, POINTER(c_double), _SIZE_OUT, _OUT],
     ),
     "remove_checkpoint": (c_int32, [c_char_p, POINTER(CRemoveOptions), _OUT]),
+    "saver_create": (c_int32, [*_TENSORS_IN, POINTER(CSaverOptions), _OUT, _OUT]),
+    "saver_build": (c_int32, [c_void_p, *_TENSORS_IN, _OUT]),
+    "saver_bind": (c_int32, [c_void_p, POINTER(CTensor), c_size_t, _OUT]),
+    "saver_free": (None, [c_void_p]),
+    "saver_save": (c_int32, [c_void_p, c_char_p, POINTER(CSaverSaveOptions), _OUT, _OUT]),
+    "saver_restore": (c_int32, [c_void_p, c_char_p, POINTER(CRestoreOptions), _OUT]),
+    "saver_num_last_checkpoints": (c_size_t, [c_void_p]),
+    "saver_last_checkpoint": (c_char_p, [c_void_p, c_size_t, POINTER(c_double)]),
+    "saver_set_last_checkpoints": (c_int32, [c_void_p, POINTER(c_char_p), c_size_t, _OUT]),
+    "saver_set_last_checkpoints_with_time": (
+        c_int32,
+        [c_void_p, POINTER(c_char_p), POINTER(c_double), c_size_t, _OUT],
+    ),
+    "saver_recover_last_checkpoints": (c_int32, [c_void_p, POINTER(c_char_p), c_size_t, _OUT]),
+    "saver_as_saver_def": (c_int32, [c_void_p, _OUT, _OUT]),
 }
