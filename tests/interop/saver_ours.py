@@ -20,8 +20,13 @@ def call(function: Callable[[], Any]) -> Any:
         raise Failure(error.code_name, (error.message,)) from None
 
 
-def keep_hours(hours: float | None) -> float:
+def max_to_keep(num: int | None) -> int:
     """TensorFlow's argument in the options, where 0 is the default."""
+    return num or tfckpt.KEEP_ALL
+
+
+def keep_hours(hours: float | None) -> float:
+    """TensorFlow's argument in the options, where 0 is the default, too."""
     return hours or -1.0
 
 
@@ -36,18 +41,22 @@ class OurSide:
     def close(self) -> None:
         self.saver = None
 
-    def restart(self, options: Options, now_ns: int) -> None:
+    def tensors(self, options: Options) -> list[tuple[str, tfckpt.Part]]:
+        """The variables' arrays by key."""
         by_key = {variable.key: variable for variable in self.variables}
         tensors = []
         for key in self.parts if options.keys is None else options.keys:
             variable = by_key[key]
             for part, spec, device in zip(self.parts[key], variable.specs(), variable.part_devices()):
                 tensors.append((options.renamed + key, tfckpt.Part(part, spec, device or None)))
+        return tensors
+
+    def restart(self, options: Options, now_ns: int) -> None:
         self.saver = call(
             lambda: tfckpt.Saver(
-                tensors,
+                self.tensors(options),
                 sharded=options.sharded,
-                max_to_keep=options.max_to_keep or tfckpt.KEEP_ALL,
+                max_to_keep=max_to_keep(options.max_to_keep),
                 keep_checkpoint_every_n_hours=keep_hours(options.keep_hours),
                 allow_empty=options.allow_empty,
                 write_version=options.version,

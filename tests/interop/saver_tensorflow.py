@@ -33,14 +33,19 @@ def pool(processes: int) -> ProcessPoolExecutor:
 
 
 def start() -> None:
+    """Prepares a process that does nothing else."""
+    attach()
+    tf.compat.v1.disable_eager_execution()
+    tf.get_logger().setLevel("CRITICAL")
+
+
+def attach() -> None:
     """Imports TensorFlow and gives its saver the test's clock."""
     global tf
     import tensorflow
     from tensorflow.python.training import saver
 
     tf = tensorflow
-    tf.compat.v1.disable_eager_execution()
-    tf.get_logger().setLevel("CRITICAL")
     saver.time = CLOCK
 
 
@@ -124,30 +129,35 @@ class TensorFlowSide:
     def close(self) -> None:
         self.session.close()
 
-    def restart(self, options: Options, now_ns: int) -> None:
-        CLOCK.now_ns = now_ns
-        var_list = {}
+    def var_list(self, options: Options) -> dict[str, Any]:
+        """The variables by key."""
+        named = {}
         for key in self.parts if options.keys is None else options.keys:
             parts = self.parts[key]
-            var_list[options.renamed + key] = parts if parts[0]._save_slice_info else parts[0]
-        with self.graph.as_default():
-            self.saver = self.call(
-                lambda: self.v1.train.Saver(
-                    var_list,
-                    sharded=options.sharded,
-                    max_to_keep=options.max_to_keep,
-                    keep_checkpoint_every_n_hours=options.keep_hours,
-                    allow_empty=options.allow_empty,
-                    write_version=options.version,
-                    pad_step_number=options.pad,
-                    save_relative_paths=options.relative,
-                )
+            named[options.renamed + key] = parts if parts[0]._save_slice_info else parts[0]
+        return named
+
+    def restart(self, options: Options, now_ns: int) -> None:
+        CLOCK.now_ns = now_ns
+        self.saver = self.call(
+            lambda: self.v1.train.Saver(
+                self.var_list(options),
+                sharded=options.sharded,
+                max_to_keep=options.max_to_keep,
+                keep_checkpoint_every_n_hours=options.keep_hours,
+                allow_empty=options.allow_empty,
+                write_version=options.version,
+                pad_step_number=options.pad,
+                save_relative_paths=options.relative,
             )
+        )
         self.options = options
 
     def call(self, function: Callable[[], Any]) -> Any:
+        """What the function returns in the graph; its error as a `Failure`."""
         try:
-            return function()
+            with self.graph.as_default():
+                return function()
         except (ValueError, TypeError, RuntimeError, AssertionError, tf.errors.OpError) as error:
             raise failure(error) from None
 
