@@ -6,6 +6,7 @@ use super::layout::Layout;
 use super::previous;
 use crate::bundle::BundleReader;
 use crate::error::{Code, Error, Result};
+use crate::io;
 use crate::io::read::ReadFile;
 use crate::naming;
 
@@ -48,7 +49,7 @@ fn open_literal(prefix: &Path) -> Result<Option<BundleReader>> {
 /// Opens the variables of a SavedModel's folder.
 fn open_folder(prefix: &Path) -> Result<BundleReader> {
     let variables = prefix.join("variables").join("variables");
-    if naming::index_file(&variables).exists() {
+    if io::exists(&naming::index_file(&variables)) {
         return BundleReader::open(&variables, None);
     }
     Err(explain(prefix))
@@ -58,13 +59,13 @@ fn open_folder(prefix: &Path) -> Result<BundleReader> {
 fn is_missing_index(error: &Error, prefix: &Path) -> bool {
     error.code() == Code::NotFound && error.file() == Some(&naming::index_file(prefix))
         // A file where the prefix has a folder.
-        || error.code() == Code::FailedPrecondition && !naming::index_file(prefix).exists()
+        || error.code() == Code::FailedPrecondition && !io::exists(&naming::index_file(prefix))
 }
 
 /// Why there is no checkpoint at `prefix`.
 fn explain(prefix: &Path) -> Error {
     let shown = prefix.display();
-    if let Some(stem) = without_suffix(prefix).filter(|_| prefix.exists()) {
+    if let Some(stem) = without_suffix(prefix).filter(|_| io::exists(prefix)) {
         return Error::invalid_argument(format!(
             "{shown} is a file of a checkpoint, not its prefix; prefix={}",
             stem.display()

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::layout::{base_name, folder};
 use super::previous::original;
 use crate::error::{Code, Error, Result};
+use crate::io::cleaned;
 use crate::io::dir::is_same;
 use crate::io::read::ReadFile;
 use crate::state::{CheckpointState, paths};
@@ -74,7 +75,10 @@ fn means(one: &Path, other: &Path) -> bool {
         return false;
     }
     let (one, other) = (folder(one), folder(other));
-    match (std::fs::metadata(&one), std::fs::metadata(&other)) {
+    match (
+        std::fs::metadata(cleaned(&one)),
+        std::fs::metadata(cleaned(&other)),
+    ) {
         (Ok(one), Ok(other)) => is_same(&one, &other),
         _ => paths::normpath(&one) == paths::normpath(&other),
     }

@@ -11,10 +11,10 @@ use std::fs::{DirBuilder, File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Op, perform};
+use super::{Op, cleaned, perform};
 use crate::error::{Code, Error, Result};
 use crate::naming;
 
@@ -35,7 +35,9 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// The system's error; ALREADY_EXISTS if `to` is taken.
 pub fn link(from: &Path, to: &Path) -> Result<bool> {
-    let result = perform(Op::Link { from, to }, || std::fs::hard_link(from, to));
+    let result = perform(Op::Link { from, to }, || {
+        std::fs::hard_link(cleaned(from), cleaned(to))
+    });
     match result {
         Ok(()) => Ok(true),
         Err(error) => match error.raw_os_error() {
@@ -55,8 +57,10 @@ pub fn link(from: &Path, to: &Path) -> Result<bool> {
 ///
 /// The system's error, naming `to`.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    perform(Op::Rename { from, to }, || std::fs::rename(from, to))
-        .map_err(|error| Error::io(&error, to))
+    perform(Op::Rename { from, to }, || {
+        std::fs::rename(cleaned(from), cleaned(to))
+    })
+    .map_err(|error| Error::io(&error, to))
 }
 
 /// Removes the file at `path`; `false` if there is none.
@@ -65,7 +69,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 ///
 /// The system's error.
 pub fn remove(path: &Path) -> Result<bool> {
-    match perform(Op::Remove(path), || std::fs::remove_file(path)) {
+    match perform(Op::Remove(path), || std::fs::remove_file(cleaned(path))) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io(&error, path)),
@@ -79,8 +83,7 @@ pub fn remove(path: &Path) -> Result<bool> {
 ///
 /// The system's error naming the folder: NOT_FOUND if the level above is missing too.
 pub fn create_parent(prefix: &Path, sync: bool) -> Result<bool> {
-    // Asked of the index, because a prefix may end in a slash.
-    let dir = naming::directory(&naming::index_file(prefix));
+    let dir = folder(prefix);
     let made = perform(Op::CreateDir(&dir), || {
         DirBuilder::new().mode(0o755).create(&dir)
     });
@@ -98,9 +101,15 @@ pub fn create_parent(prefix: &Path, sync: bool) -> Result<bool> {
 
 /// Removes the folder that [`create_parent`] made, if there is nothing in it.
 pub fn remove_parent(prefix: &Path) {
-    let dir = naming::directory(&naming::index_file(prefix));
+    let dir = folder(prefix);
     // A folder that somebody has put something into stays.
     let _ = perform(Op::Remove(&dir), || std::fs::remove_dir(&dir));
+}
+
+/// The folder that the files of `prefix` are in.
+fn folder(prefix: &Path) -> PathBuf {
+    // Asked of the index, because a prefix may end in a slash.
+    naming::directory(&cleaned(&naming::index_file(prefix)))
 }
 
 /// Waits until all changes of names in `dir` are on disk.
@@ -110,16 +119,18 @@ pub fn remove_parent(prefix: &Path) {
 /// The system's error. A file system that knows no such thing is none: nothing more can be done
 /// there.
 pub fn sync_dir(dir: &Path) -> Result<()> {
-    let result = perform(Op::SyncDir(dir), || match File::open(dir)?.sync_all() {
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::EINVAL | libc::ENOTSUP | libc::EBADF | libc::ENOSYS)
-            ) =>
-        {
-            Ok(())
+    let result = perform(Op::SyncDir(dir), || {
+        match File::open(cleaned(dir))?.sync_all() {
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINVAL | libc::ENOTSUP | libc::EBADF | libc::ENOSYS)
+                ) =>
+            {
+                Ok(())
+            }
+            other => other,
         }
-        other => other,
     });
     result.map_err(|error| Error::io(&error, dir))
 }
@@ -130,7 +141,7 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
 ///
 /// The system's error.
 pub fn sync_file(path: &Path) -> Result<()> {
-    perform(Op::Sync(path), || File::open(path)?.sync_all())
+    perform(Op::Sync(path), || File::open(cleaned(path))?.sync_all())
         .map_err(|error| Error::io(&error, path))
 }
 
@@ -142,7 +153,7 @@ pub fn sync_file(path: &Path) -> Result<()> {
 pub fn list(dir: &Path, beginning: &[u8]) -> Result<Vec<OsString>> {
     let failed = |error: io::Error| Error::io(&error, dir);
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
+    for entry in std::fs::read_dir(cleaned(dir)).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         if name.as_bytes().starts_with(beginning) {
             names.push(name);
@@ -157,7 +168,7 @@ pub fn list(dir: &Path, beginning: &[u8]) -> Result<Vec<OsString>> {
 ///
 /// The system's error.
 pub fn look(path: &Path) -> Result<Option<Metadata>> {
-    match std::fs::symlink_metadata(path) {
+    match std::fs::symlink_metadata(cleaned(path)) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(&error, path)),
@@ -185,7 +196,7 @@ impl DirLock {
     ///
     /// The error of `check`; the system's error; UNAVAILABLE after a minute.
     pub fn acquire(dir: &Path, check: &dyn Fn() -> Result<()>) -> Result<Self> {
-        let file = File::open(dir).map_err(|error| Error::io(&error, dir))?;
+        let file = File::open(cleaned(dir)).map_err(|error| Error::io(&error, dir))?;
         let start = Instant::now();
         loop {
             check()?;
@@ -210,7 +221,7 @@ impl DirLock {
     /// Keeps saves from publishing in `dir` while it lives, without waiting: `None` while one is. Any
     /// number may share this.
     pub fn try_share(dir: &Path) -> Option<Self> {
-        let Ok(file) = File::open(dir) else {
+        let Ok(file) = File::open(cleaned(dir)) else {
             return Some(Self(None));
         };
         match file.try_lock_shared() {

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::raw;
+use super::{cleaned, raw};
 use crate::error::{Error, Result};
 use crate::memory::{DestSpan, Filled};
 
@@ -55,7 +55,7 @@ impl ReadFile {
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
-            .open(path)
+            .open(cleaned(path))
             .map_err(|error| Error::io(&error, path))?;
         let metadata = file.metadata().map_err(|error| Error::io(&error, path))?;
         if metadata.is_dir() {
@@ -88,7 +88,7 @@ impl ReadFile {
 
     /// Whether its path still names this very file.
     pub fn is_current(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|now| Stamp::of(&now) == self.stamp)
+        std::fs::metadata(cleaned(&self.path)).is_ok_and(|now| Stamp::of(&now) == self.stamp)
     }
 
     /// Fills `dest` with the bytes from `offset`.
@@ -137,7 +137,7 @@ impl ReadFile {
 ///
 /// As [`ReadFile::open`].
 pub fn stat(path: &Path) -> Result<(u64, SystemTime)> {
-    let metadata = std::fs::metadata(path).map_err(|error| Error::io(&error, path))?;
+    let metadata = std::fs::metadata(cleaned(path)).map_err(|error| Error::io(&error, path))?;
     let modified = metadata
         .modified()
         .map_err(|error| Error::io(&error, path))?;

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::cleaned;
 use super::dir::{self, remove};
 use crate::naming;
 
@@ -22,7 +23,7 @@ pub fn clean_stale_temporaries(dir: &Path, beginning: &[u8]) {
         let opened = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
-            .open(&path);
+            .open(cleaned(&path));
         // The lock is held while the file is removed, so that one who has just created it sees
         // that he is too late.
         if let Ok(file) = opened

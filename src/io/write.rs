@@ -16,7 +16,7 @@ use super::dir::{self, is_same, look, remove, rename, sync_dir};
 use super::read::ReadFile;
 use super::temporary::temporary_name;
 pub use super::temporary::{clean_stale_temporaries, is_temporary};
-use super::{Op, perform, raw};
+use super::{Op, cleaned, perform, raw};
 use crate::error::{Error, Result};
 use crate::naming;
 
@@ -63,7 +63,10 @@ impl TempFile {
             let path = temporary_name(final_path);
             let opened = perform(Op::Create(&path), || {
                 // The mode is 0666 less the umask, and the descriptor close-on-exec, by default.
-                OpenOptions::new().write(true).create_new(true).open(&path)
+                OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .open(cleaned(&path))
             });
             let file = match opened {
                 Ok(file) => file,
@@ -110,7 +113,8 @@ impl TempFile {
     /// The system's error.
     pub fn keep(final_path: &Path) -> Result<Option<Self>> {
         let path = temporary_name(final_path);
-        let file = File::open(final_path).map_err(|error| Error::io(&error, final_path))?;
+        let file =
+            File::open(cleaned(final_path)).map_err(|error| Error::io(&error, final_path))?;
         // The file may be locked for other reasons; it is safe from those who clean up all the same.
         let _ = file.try_lock();
         if !dir::link(final_path, &path)? {
@@ -130,7 +134,7 @@ impl TempFile {
         let opened = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
-            .open(final_path);
+            .open(cleaned(final_path));
         let Ok(file) = opened else {
             return Ok(None);
         };

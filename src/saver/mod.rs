@@ -198,8 +198,3 @@ fn not_built(call: &str) -> Error {
         "`build()` should be called before {call} if defer_build==True"
     ))
 }
-
-/// Whether `dir` is an existing folder; the empty path is the working directory.
-fn is_folder(dir: &Path) -> bool {
-    dir.as_os_str().is_empty() || dir.is_dir()
-}

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use super::names::{Naming, checkpoint_file};
 use super::retention::Retention;
 use super::variables::Variable;
-use super::{Saver, SaverOptions, SaverSaveOptions, is_folder, not_built};
+use super::{Saver, SaverOptions, SaverSaveOptions, not_built};
 use crate::checkpoint::{
     Format, RemoveOptions, SaveData, SaveOptions, SaveRequest, SaveTensor, StateFile,
     remove_checkpoint,
 };
 use crate::error::{Code, Error, Result};
+use crate::io;
 use crate::naming;
 use crate::shape::Shape;
 use crate::state::{self, paths};
@@ -172,7 +173,7 @@ fn state_file(
 /// TensorFlow's way to say that the folder is not there.
 fn missing_parent(error: Error, save_path: &Path) -> Error {
     let about_folder = matches!(error.code(), Code::FailedPrecondition | Code::NotFound);
-    if !about_folder || is_folder(paths::dirname(save_path)) {
+    if !about_folder || io::is_folder(paths::dirname(save_path)) {
         return error;
     }
     let text = format!(
@@ -185,7 +186,7 @@ fn missing_parent(error: Error, save_path: &Path) -> Error {
 /// Deletes a checkpoint as far as possible, unless it is one that is kept under another spelling.
 fn delete(old: &Path, retention: &Retention, format: Format, options: &SaverSaveOptions<'_>) {
     let place = |path: &Path| {
-        let folder = naming::directory(path);
+        let folder = naming::directory(&io::cleaned(path));
         let folder = std::fs::canonicalize(&folder).unwrap_or(folder);
         folder.join(OsStr::from_bytes(paths::basename(path)))
     };
