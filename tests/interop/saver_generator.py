@@ -72,10 +72,8 @@ def sequence(rng: random.Random) -> Sequence:
 class _Generator:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
-        self.paths = rng.sample(PATHS, rng.choice([1, 1, 2, 3]))
-        if rng.random() < 0.15:
-            self.paths.append(rng.choice(HOPELESS))
-        self.latest = [None] * 12 + [rng.choice(["latest", "state.txt", "sub/state", "m"])]
+        self.paths = self.make_paths()
+        self.latest = [None] * 12 + [rng.choice(["latest", "state.txt", "sub/state"])]
         if rng.random() < 0.1:
             self.latest += ["latest"] * 8
         self.prefixes: list[str] = []  # relative to the folder, of what was saved
@@ -95,6 +93,15 @@ class _Generator:
             steps.append(self.any_step())
         folders = ("a", "d") if rng.random() < 0.9 else ()
         return Sequence(self.variables, options, tuple(steps), folders, rng.random() < 0.5)
+
+    def make_paths(self) -> list[str]:
+        """Of different places: two spellings of one are a listed difference."""
+        rng = self.rng
+        paths = rng.sample(PATHS, rng.choice([1, 1, 2, 3]))
+        if rng.random() < 0.15:
+            paths.append(rng.choice(HOPELESS))
+        by_place = {os.path.normpath(path.replace(FOLDER, ".")): path for path in paths}
+        return list(by_place.values())
 
     def make_variables(self) -> tuple[Variable, ...]:
         rng = self.rng

@@ -12,6 +12,10 @@ from saver_model import Options, Save, Variable
 from saver_run import Failure
 
 
+# By TensorFlow's number of a version.
+FORMATS = {1: tfckpt.FORMAT_V1, 2: tfckpt.FORMAT_V2}
+
+
 def call(function: Callable[[], Any]) -> Any:
     """The call's result; its error as a `Failure`."""
     try:
@@ -59,7 +63,7 @@ class OurSide:
                 max_to_keep=max_to_keep(options.max_to_keep),
                 keep_checkpoint_every_n_hours=keep_hours(options.keep_hours),
                 allow_empty=options.allow_empty,
-                write_version=options.version,
+                write_version=FORMATS[options.version],
                 pad_step_number=options.pad,
                 save_relative_paths=options.relative,
                 now_ns=now_ns,

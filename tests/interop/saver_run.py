@@ -115,7 +115,7 @@ class _Run:
         self.sequence = sequence
         self.folder = folder
         self.now_ns = START_NS
-        self.files = _Files()
+        self.files = Files()
         self.side = make_side(sequence.variables, sequence.use_resource)
 
     def run(self) -> list[Seen]:
@@ -200,7 +200,7 @@ def _delete(step: Delete) -> None:
             os.unlink(path)
 
 
-class _Files:
+class Files:
     """The folder's files. Each that is new or was written gets the clock's time, as its writer meant."""
 
     def __init__(self) -> None:
@@ -238,16 +238,33 @@ def _walk(folder: str) -> Iterator[tuple[str, os.DirEntry]]:
                 yield from _walk(path)
 
 
-def difference(theirs: list[Seen], ours: list[Seen]) -> tuple[int, str, str] | None:
+def difference(folder: str, theirs: list[Seen], ours: list[Seen]) -> tuple[int, str, str] | None:
     """The first difference: after which step (0: the construction), in what, and in words."""
+    last: set[str] = set()
     for i, (their, our) in enumerate(zip(theirs, ours, strict=True)):
+        if conflicts(their) and same_result(their.result, our.result):
+            return None
         for what, words in _differences(their, our):
-            return i, what, words
+            last.update(their.last_checkpoints)
+            return None if _has_two_spellings(last, folder) else (i, what, words)
+        last.update(their.last_checkpoints)
     return None
 
 
+def conflicts(seen: Seen) -> bool:
+    """Whether a save failed because the state file has the checkpoint's name: then TensorFlow's files and
+    list are those of a save that did not fail. A listed difference."""
+    return seen.result[0] == "error" and " conflicts with path used for checkpoint state" in seen.result[2][0]
+
+
+def _has_two_spellings(paths: set[str], folder: str) -> bool:
+    """Whether a checkpoint was kept under two spellings of its path: when the older one is too many,
+    TensorFlow deletes the files of both. A listed difference."""
+    return len({os.path.normpath(os.path.join(folder, path)) for path in paths}) < len(paths)
+
+
 def _differences(their: Seen, our: Seen) -> Iterator[tuple[str, str]]:
-    if not _same_result(their.result, our.result):
+    if not same_result(their.result, our.result):
         yield "result", f"TensorFlow: {their.result}\n  ours:       {our.result}"
     if their.last_checkpoints != our.last_checkpoints:
         yield "last_checkpoints", f"TensorFlow: {their.last_checkpoints}\n  ours:       {our.last_checkpoints}"
@@ -259,7 +276,7 @@ def _differences(their: Seen, our: Seen) -> Iterator[tuple[str, str]]:
             yield "contents", f"of {path}, TensorFlow:\n    {contents!r}\n  ours:\n    {our.files[path]!r}"
 
 
-def _same_result(theirs: Any, ours: Any) -> bool:
+def same_result(theirs: Any, ours: Any) -> bool:
     if theirs[0] == ours[0] == "error":
         return theirs[1] == ours[1] and any(ours[2][0].startswith(text) for text in theirs[2])
     return theirs == ours

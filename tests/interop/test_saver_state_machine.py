@@ -64,7 +64,9 @@ class Judge:
     def compare(
         self, sequence: Sequence, theirs: Future[list[Seen]], folder: str
     ) -> tuple[int, str, str] | None:
-        return difference(theirs.result(timeout=60), run(sequence, folder, self.make_side))
+        seen = theirs.result(timeout=60)  # before ours, which is to have the folder for itself
+        ours = run(sequence, folder, self.make_side)
+        return difference(folder, seen, ours)
 
     def check(self, sequence: Sequence) -> tuple[int, str, str] | None:
         return self.compare(sequence, *self.submit(sequence))

@@ -129,6 +129,7 @@ class Request:
     dtype: np.dtype
     shape: tuple[int, ...]
     slice_spec: str = ""
+    device_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -305,7 +306,7 @@ class _Destination:
     def __init__(self, tensor: CTensor, request: Request) -> None:
         number = dtype_number(request.dtype)
         self.request = request
-        self.kept = _describe(tensor, _bytes(request.key), number, request.shape, request.slice_spec, None)
+        self.kept = _describe(tensor, _bytes(request.key), number, request.shape, request.slice_spec, request.device_name)
         self.cell = c_void_p() if number == STRING else None
         if self.cell is not None:
             tensor.data, tensor.size = ctypes.addressof(self.cell), sizeof(c_void_p)
@@ -730,6 +731,7 @@ def remove_checkpoint(prefix: str, meta_graph_suffix: str | None = None) -> None
 # ---- saver ----
 
 KEEP_ALL = -1
+FORMAT_V2, FORMAT_V1 = 0, 1
 
 
 @dataclass(frozen=True)
@@ -840,11 +842,9 @@ class Saver:
 
     def last_checkpoints_with_time(self) -> list[tuple[str, float]]:
         """`tfckpt_saver_last_checkpoint` of each."""
-        last, time = [], c_double()
-        for i in range(_functions["saver_num_last_checkpoints"](self._saver)):
-            path = _functions["saver_last_checkpoint"](self._saver, i, byref(time))
-            last.append((_text(path), time.value))
-        return last
+        get = lambda what, i: _functions[f"saver_last_checkpoint{what}"](self._saver, i)  # noqa: E731
+        num = _functions["saver_num_last_checkpoints"](self._saver)
+        return [(_text(get("", i)), get("_time", i)) for i in range(num)]
 
     @property
     def last_checkpoints(self) -> list[str]:
@@ -886,7 +886,7 @@ class _CallableSaveable:
         for tensor, request in zip(self.tensors, saveable.tensors):
             number = dtype_number(request.dtype)
             key = _bytes(request.key)
-            self.kept.append(_describe(tensor, key, number, request.shape, request.slice_spec, None))
+            self.kept.append(_describe(tensor, key, number, request.shape, request.slice_spec, request.device_name))
         self.arrays: list[np.ndarray] = []
         self.name = saveable.name.encode()
         self.c = CSaveable(
@@ -895,7 +895,7 @@ class _CallableSaveable:
             tensors=self.tensors,
             num_tensors=len(saveable.tensors),
             save=SaveableFn(self.save),
-            prepare=SaveableFn(self.prepare),
+            restore=SaveableFn(self.restore),
             finish=FinishFn(self.finish),
         )
         self.restoring = False
@@ -913,7 +913,7 @@ class _CallableSaveable:
         ]
         return 0
 
-    def prepare(self, tensors: Any, num: int, _: Any) -> int:
+    def restore(self, tensors: Any, num: int, _: Any) -> int:
         self.restoring = True
         self.arrays = [np.zeros(request.shape, request.dtype) for request in self.saveable.tensors]
         assert num == len(self.arrays)
@@ -921,8 +921,8 @@ class _CallableSaveable:
             tensors[i].data, tensors[i].size = array.ctypes.data, array.nbytes
         return 0
 
-    def finish(self, _tensors: Any, _num: int, ok: int, _: Any) -> None:
-        if ok and self.restoring:
+    def finish(self, code: int, _: Any) -> None:
+        if code == 0 and self.restoring:
             self.saveable.restore(self.arrays)
 
 

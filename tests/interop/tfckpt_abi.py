@@ -189,7 +189,7 @@ class CRemoveOptions(Structure):
 
 
 SaveableFn = ctypes.CFUNCTYPE(c_int32, POINTER(CTensor), c_size_t, c_void_p)
-FinishFn = ctypes.CFUNCTYPE(None, POINTER(CTensor), c_size_t, c_int32, c_void_p)
+FinishFn = ctypes.CFUNCTYPE(None, c_int32, c_void_p)
 
 
 class CSaveable(Structure):
@@ -201,7 +201,7 @@ class CSaveable(Structure):
         ("tensors", POINTER(CTensor)),
         ("num_tensors", c_size_t),
         ("save", SaveableFn),
-        ("prepare", SaveableFn),
+        ("restore", SaveableFn),
         ("finish", FinishFn),
         ("user_data", c_void_p),
     ]
@@ -217,10 +217,10 @@ class CSaverOptions(Structure):
         ("sharded", c_int32),
         ("max_to_keep", c_int32),
         ("keep_checkpoint_every_n_hours", c_double),
+        ("name", c_char_p),
         ("restore_sequentially", c_int32),
         ("saver_def", c_char_p),
         ("saver_def_size", c_size_t),
-        ("name", c_char_p),
         ("defer_build", c_int32),
         ("allow_empty", c_int32),
         ("write_version", c_int32),
@@ -353,7 +353,8 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "saver_save": (c_int32, [c_void_p, c_char_p, POINTER(CSaverSaveOptions), _OUT, _OUT]),
     "saver_restore": (c_int32, [c_void_p, c_char_p, POINTER(CRestoreOptions), _OUT]),
     "saver_num_last_checkpoints": (c_size_t, [c_void_p]),
-    "saver_last_checkpoint": (c_char_p, [c_void_p, c_size_t, POINTER(c_double)]),
+    "saver_last_checkpoint": (c_char_p, [c_void_p, c_size_t]),
+    "saver_last_checkpoint_time": (c_double, [c_void_p, c_size_t]),
     "saver_set_last_checkpoints": (c_int32, [c_void_p, POINTER(c_char_p), c_size_t, _OUT]),
     "saver_set_last_checkpoints_with_time": (
         c_int32,
