@@ -29,6 +29,8 @@ pub struct SaverDef {
     pub keep_checkpoint_every_n_hours: f32,
     /// Whether checkpoints are of format V1; LEGACY means that, too.
     pub is_v1: bool,
+    /// Whether the definition was read and says LEGACY: it is handed out as it came.
+    pub is_legacy: bool,
 }
 
 /// Scope of the names unless the caller chooses another.
@@ -65,6 +67,7 @@ impl SaverDef {
             sharded,
             keep_checkpoint_every_n_hours,
             is_v1,
+            is_legacy: false,
         })
     }
 
@@ -93,6 +96,7 @@ impl SaverDef {
             sharded: def.sharded,
             keep_checkpoint_every_n_hours: def.keep_checkpoint_every_n_hours,
             is_v1: version != CheckpointFormatVersion::V2,
+            is_legacy: version == CheckpointFormatVersion::Legacy,
         })
     }
 
@@ -134,9 +138,10 @@ impl SaverDef {
     }
 
     fn to_proto(&self) -> proto::SaverDef {
-        let version = match self.is_v1 {
-            true => CheckpointFormatVersion::V1,
-            false => CheckpointFormatVersion::V2,
+        let version = match (self.is_legacy, self.is_v1) {
+            (true, _) => CheckpointFormatVersion::Legacy,
+            (false, true) => CheckpointFormatVersion::V1,
+            (false, false) => CheckpointFormatVersion::V2,
         };
         proto::SaverDef {
             filename_tensor_name: self.filename_tensor_name.clone(),
@@ -171,8 +176,10 @@ impl SaverDef {
             let hours = self.keep_checkpoint_every_n_hours;
             let _ = writeln!(text, "keep_checkpoint_every_n_hours: {hours:?}");
         }
-        let version = if self.is_v1 { "V1" } else { "V2" };
-        let _ = writeln!(text, "version: {version}");
+        if !self.is_legacy {
+            let version = if self.is_v1 { "V1" } else { "V2" };
+            let _ = writeln!(text, "version: {version}");
+        }
         text
     }
 }
@@ -209,6 +216,9 @@ mod tests {
         let sharded = SaverDef::new(Some("a/"), 0, true, 0.0, true).unwrap();
         assert_eq!(sharded.save_tensor_name, "a/ShardedFilespec:0");
         assert_eq!(SaverDef::decode(&sharded.encode()).unwrap(), sharded);
+        let legacy = bytes.strip_suffix(b"\x38\x02").unwrap();
+        assert!(SaverDef::decode(legacy).unwrap().is_v1);
+        assert_eq!(SaverDef::decode(legacy).unwrap().encode(), legacy);
     }
 
     #[test]
