@@ -15,7 +15,7 @@ from tensorflow.core.protobuf import saver_pb2
 
 import saver_tensorflow
 import tfckpt
-from saver_model import BOOL, STRING, Options, Variable
+from saver_model import BOOL, STRING, Options, Save, Variable
 from saver_pair import OURS, THEIRS, Pair, our_arguments
 from saver_run import Failure
 from tensorflow_side import v1
@@ -879,3 +879,73 @@ def test_a_definition_with_an_import_scope(make: Any) -> None:
         pair.ours.tensors(Options()), saver_def=saver_def.SerializeToString(), name="in/scope"
     )
     assert ours.as_saver_def() == theirs.SerializeToString()
+
+
+# ---- differences: docs/differences.md ----
+
+
+@SHARDED
+def test_a_save_to_the_name_of_the_state_file_leaves_nothing(make: Any, sharded: bool) -> None:
+    pair = make(A)
+    pair.build(sharded=sharded)
+    path, name = ("{dir}/checkpoint", None) if sharded else ("{dir}/m", "m-1")
+    failures = {}
+    for side, each in ((THEIRS, pair.theirs), (OURS, pair.ours)):
+        save = Save(path.replace("{dir}", str(pair.folder)), None if sharded else 1, name)
+        with pair.turn(side), pytest.raises(Failure) as failure:
+            each.save(save, pair.now_ns)
+        failures[side] = failure.value
+    assert failures[OURS].code == failures[THEIRS].code == "FAILED_PRECONDITION"
+    assert failures[OURS].texts[0].startswith(failures[THEIRS].texts[0])
+    assert pair.theirs.last_checkpoints() and not pair.ours.last_checkpoints()
+    assert os.listdir(pair.root / THEIRS) and not os.listdir(pair.root / OURS)
+
+
+def test_a_checkpoint_under_two_spellings_keeps_its_files(make: Any) -> None:
+    pair = make(A)
+    pair.build(max_to_keep=1)
+    pair.save("m")
+    for name, side in ((THEIRS, pair.theirs), (OURS, pair.ours)):
+        with pair.turn(name):
+            side.save(Save("./m"), pair.now_ns)
+    assert pair.theirs.last_checkpoints() == pair.ours.last_checkpoints() == ["./m"]
+    assert os.listdir(pair.root / THEIRS) == ["checkpoint"]
+    assert sorted(os.listdir(pair.root / OURS)) == ["checkpoint", "m.data-00000-of-00001", "m.index"]
+
+
+def test_a_negative_number_to_keep(make: Any) -> None:
+    pair = make(A)
+    for arguments in [{"max_to_keep": -2}, {"saver_def": saver_def_of(max_to_keep=-1)}]:
+        with pytest.raises(tfckpt.CheckpointError) as failure:
+            tfckpt.Saver(pair.ours.tensors(Options()), **arguments)
+        assert failure.value.code_name == "INVALID_ARGUMENT"
+
+
+def saver_def_of(**fields: Any) -> bytes:
+    names = {"filename_tensor_name": "f", "save_tensor_name": "s", "restore_op_name": "r"}
+    return saver_pb2.SaverDef(**names, **{"version": 2, **fields}).SerializeToString()
+
+
+def test_negative_hours_are_none(make: Any) -> None:
+    pair = make(A)
+    listings = []
+    for options in [{"keep_checkpoint_every_n_hours": -3.0}, {"keep_checkpoint_every_n_hours": -1e-9}]:
+        pair.ours.saver = tfckpt.Saver(
+            pair.ours.tensors(Options()), max_to_keep=1, now_ns=pair.now_ns, **options
+        )
+        with pair.turn(OURS):
+            # The first is as old as the saver, the others are younger.
+            for step in range(3):
+                pair.ours.saver.save("m", global_step=step, now_ns=pair.now_ns + step * 10**9)
+        listings.append(pair.listing())
+    assert listings[0] == listings[1]
+    assert "m-0.index" not in listings[0] and "m-1.index" in listings[0]
+
+
+def test_an_empty_name_of_the_state_file(make: Any) -> None:
+    pair = make(A)
+    pair.build()
+    with pair.turn(OURS), pytest.raises(Failure) as failure:
+        pair.ours.save(Save("m", latest_filename=""), pair.now_ns)
+    assert failure.value.code == "INVALID_ARGUMENT"
+    assert not pair.listing()
