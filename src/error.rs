@@ -184,6 +184,12 @@ impl Error {
         self
     }
 
+    /// The same error with another message.
+    pub(crate) fn with_message(mut self, message: String) -> Self {
+        self.0.message = message;
+        self
+    }
+
     /// The same error under another code.
     pub fn with_code(mut self, code: Code) -> Self {
         self.0.code = code;

@@ -6,8 +6,10 @@
 //!
 //! With codes_out, an array of one code per tensor, the failure of one tensor does not keep the others
 //! from being restored: TFCKPT_OK means complete and verified, an error that the contents are
-//! undefined, TFCKPT_ABORTED that the tensor was not attempted. Without it the first failure ends the
-//! call. Either way the call returns the code of the first tensor of the array that failed.
+//! undefined, TFCKPT_ABORTED that the tensor was not attempted; the call returns the code of the first
+//! tensor of the array that failed. Without it the first failure ends the call, and nothing is written
+//! if that is known beforehand: as in TensorFlow a key that is missing comes before anything else, and
+//! dtypes that differ make one message, a line for each.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};

@@ -19,6 +19,7 @@ mod publish;
 mod publish_tests;
 mod reader;
 mod redirect;
+mod refused;
 mod restore;
 mod restore_plan;
 mod restore_strings;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::refused::Refused;
 use super::restore_plan::{Planned, plan};
 use super::tensor::{RestoreData, RestoreTensor};
 use crate::bundle::BundleReader;
@@ -68,8 +69,8 @@ impl RestoreOutcome {
 pub struct Checked {
     /// Bytes to be moved.
     pub bytes: u64,
-    /// The error of each tensor that cannot be restored, by index.
-    pub failed: BTreeMap<usize, Error>,
+    /// Tensors that cannot be restored.
+    pub refused: Refused,
 }
 
 /// Checks `tensors` as [`restore`] does, and reads nothing.
@@ -86,7 +87,7 @@ pub fn check(
     let planned = plan(reader, tensors, options, call)?;
     Ok(Checked {
         bytes: planned.bytes(),
-        failed: planned.failed,
+        refused: planned.refused,
     })
 }
 
@@ -109,10 +110,11 @@ pub fn restore(
     let Planned {
         pieces,
         strings,
-        mut failed,
+        mut refused,
     } = planned;
-    let refused = failed.first_key_value().map(|(_, error)| error.clone());
-    if let Some(error) = refused.filter(|_| !keep_going) {
+    let first = refused.first();
+    let mut failed = refused.into_errors();
+    if let Some(error) = first.filter(|_| !keep_going) {
         return Ok(outcome(tensors.len(), failed, &[], Some(error)));
     }
 

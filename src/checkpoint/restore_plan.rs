@@ -1,8 +1,7 @@
 //! Plans a restore: everything that can be known before reading is checked for all tensors. Names,
 //! dtypes, shapes, slices, and that the data files reach as far as the entries say.
 
-use std::collections::BTreeMap;
-
+use super::refused::Refused;
 use super::restore::{RestoreOptions, Verify};
 use super::restore_strings::{Part, StringPlan};
 use super::tensor::{RestoreData, RestoreTensor, check_dtype};
@@ -22,8 +21,8 @@ pub(super) struct Planned<'a> {
     pub pieces: Vec<Piece<'a>>,
     /// Tensors of strings.
     pub strings: Vec<StringPlan>,
-    /// The error of each tensor that cannot be restored, by index.
-    pub failed: BTreeMap<usize, Error>,
+    /// Tensors that cannot be restored.
+    pub refused: Refused,
 }
 
 impl Planned<'_> {
@@ -74,10 +73,20 @@ pub(super) fn plan<'a>(
             options,
             index,
         };
-        if let Err(error) = planner.plan(tensor, &mut lookup, &mut planned) {
-            let error = error.with_tensor_index(index).with_key(tensor.key);
+        let place = |error: Error| error.with_tensor_index(index).with_key(tensor.key);
+        let entry = match lookup.entry(tensor.key) {
+            Ok(entry) => entry,
+            Err(error) => {
+                planned.refused.insert_lookup(index, place(error));
+                continue;
+            }
+        };
+        if !planned.refused.check_dtype(index, tensor, &entry) {
+            continue;
+        }
+        if let Err(error) = planner.plan(tensor, &entry, &mut lookup, &mut planned) {
             planned.drop_pieces_of(index);
-            planned.failed.insert(index, error);
+            planned.refused.insert(index, place(error));
         }
     }
     Ok(planned)
@@ -94,14 +103,14 @@ impl Planner<'_> {
     fn plan<'a>(
         &self,
         tensor: &RestoreTensor<'a>,
+        entry: &Entry,
         lookup: &mut Lookup<'_>,
         planned: &mut Planned<'a>,
     ) -> Result<()> {
-        let entry = lookup.entry(tensor.key)?;
-        let spec = check_request(tensor, &entry, self.options.reshape)
+        let spec = check_request(tensor, entry, self.options.reshape)
             .map_err(|error| error.with_file(self.reader.index_file()))?;
         let swap = self.swap_unit(entry.dtype)?;
-        let parts = self.locate(tensor.key, &entry, spec.as_ref(), lookup)?;
+        let parts = self.locate(tensor.key, entry, spec.as_ref(), lookup)?;
         match &tensor.data {
             RestoreData::Bytes(dest) => {
                 let element_size = entry.dtype.size().unwrap_or(1);
@@ -235,12 +244,6 @@ fn check_request(
 ) -> Result<Option<ShapeAndSlice>> {
     let name = KeyText(tensor.key);
     check_dtype(tensor.dtype)?;
-    if tensor.dtype != entry.dtype {
-        return Err(Error::invalid_argument(format!(
-            "tensor_name = {name}; expected dtype {} does not equal original dtype {}",
-            tensor.dtype, entry.dtype
-        )));
-    }
     let spec = tensor.check(reshape)?;
     let shape = match &spec {
         Some(spec) => &spec.full_shape,

@@ -55,13 +55,14 @@ pub fn restore(
     if !options.restore_sequentially {
         return format.restore(tensors, options, call);
     }
-    let Checked { bytes, mut failed } = format.check(tensors, options, call)?;
+    let Checked { bytes, mut refused } = format.check(tensors, options, call)?;
     let (rounds, unknown) = rounds(tensors);
     for (index, error) in unknown {
-        failed.entry(index).or_insert(error);
+        refused.insert(index, error);
     }
-    let refused = failed.first_key_value().map(|(_, error)| error.clone());
-    if let Some(error) = refused.filter(|_| !options.keep_going) {
+    let first = refused.first();
+    let failed = refused.into_errors();
+    if let Some(error) = first.filter(|_| !options.keep_going) {
         return Ok(outcome(tensors.len(), failed, &[], Some(error)));
     }
     let mut order = Order::new(tensors, rounds, &failed);

@@ -242,6 +242,37 @@ fn the_lowest_failing_tensor_is_reported_and_nothing_is_touched() {
 }
 
 #[test]
+fn missing_keys_come_first_and_dtypes_that_differ_make_one_error() {
+    let dir = temp_dir();
+    let (reader, items) = checkpoint(&dir);
+    let ended = |requests: &[Request], keep_going| {
+        let restored = restore(&reader, requests, Verify::Full, keep_going, &context(1)).unwrap();
+        restored.ended.map(|error| {
+            let place = (error.code(), error.tensor_index());
+            (place, error.message().to_owned())
+        })
+    };
+    // As TensorFlow: in the order of the data file, not of the request, and before shapes.
+    let mut requests = vec![
+        request("a", DType::Float, &[3], ""),
+        request("b", DType::Float, &[2, 3], ""),
+        items[3].request(),
+        request("a", DType::Int64, &[2], ""),
+    ];
+    let text = "tensor_name = a; expected dtype int64 does not equal original dtype float\n\
+                tensor_name = b; expected dtype float does not equal original dtype int32";
+    let place = (Code::InvalidArgument, Some(1));
+    assert_eq!(ended(&requests, false), Some((place, text.to_owned())));
+    assert_eq!(ended(&requests, true), None);
+    requests.push(request("nope", DType::Float, &[2], ""));
+    let text = "Key nope not found in checkpoint".to_owned();
+    assert_eq!(
+        ended(&requests, false),
+        Some(((Code::NotFound, Some(4)), text))
+    );
+}
+
+#[test]
 fn with_keep_going_every_other_tensor_is_restored() {
     let dir = temp_dir();
     let (reader, items) = checkpoint(&dir);
