@@ -108,6 +108,7 @@ impl StoredStrings<'_> {
             )));
         }
         crc.update(&stored);
+        range.tell()?;
         match range.remaining().checked_sub(total) {
             Some(0) => Ok(Lengths {
                 crc,
@@ -170,9 +171,12 @@ impl StoredStrings<'_> {
         }
         if self.check {
             range.pass(u64::MAX, &mut sum)?;
-            self.extent.check(self.bundle, crc.value())?;
         } else {
             range.skip(u64::MAX)?;
+        }
+        range.tell()?;
+        if self.check {
+            self.extent.check(self.bundle, crc.value())?;
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::manage::Format;
-use super::restore::{self, Checked, RestoreOptions, RestoreOutcome};
-use super::sequential::{self, RestoreSteps};
+use super::restore::{RestoreOptions, RestoreOutcome};
+use super::restore_rounds;
 use super::tensor::RestoreTensor;
 use super::view::{self, View, ViewOptions};
 use super::{open, verify};
@@ -104,7 +104,7 @@ impl Reader {
         call: &mut Call<'_>,
     ) -> Result<RestoreOutcome> {
         let started = Instant::now();
-        let outcome = sequential::restore(self, tensors, options, call);
+        let outcome = restore_rounds::restore(&self.0, tensors, options, call);
         call.finish(started);
         outcome
     }
@@ -128,26 +128,6 @@ impl Reader {
         let verified = verify::verify(&self.0, damage, call);
         call.finish(started);
         verified
-    }
-}
-
-impl RestoreSteps for Reader {
-    fn check(
-        &self,
-        tensors: &[RestoreTensor<'_>],
-        options: &RestoreOptions,
-        call: &mut Call<'_>,
-    ) -> Result<Checked> {
-        restore::check(&self.0, tensors, options, call)
-    }
-
-    fn restore(
-        &self,
-        tensors: &mut [RestoreTensor<'_>],
-        options: &RestoreOptions,
-        call: &mut Call<'_>,
-    ) -> Result<RestoreOutcome> {
-        restore::restore(&self.0, tensors, options, call)
     }
 }
 

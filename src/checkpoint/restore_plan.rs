@@ -56,8 +56,13 @@ pub(super) fn plan<'a>(
 ) -> Result<Planned<'a>> {
     // In key order the look-ups go through the index once.
     let keys: Vec<&[u8]> = tensors.iter().map(|tensor| tensor.key).collect();
-    let order = coding::key_order(&keys).order;
+    let order = coding::key_order(&keys).order.into_iter();
     drop(keys);
+    // It stays beside the plan, and there may be very many tensors.
+    let mut order: Vec<u32> = order
+        .filter_map(|index| u32::try_from(index).ok())
+        .collect();
+    order.shrink_to_fit();
     let mut planned = Planned {
         pieces: Vec::with_capacity(tensors.len()),
         ..Planned::default()
@@ -65,6 +70,7 @@ pub(super) fn plan<'a>(
     let mut lookup = reader.lookup();
     for index in order {
         call.progress.poll()?;
+        let index = index as usize;
         let Some(tensor) = tensors.get(index) else {
             continue;
         };

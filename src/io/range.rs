@@ -11,7 +11,7 @@ use crate::memory::{ChunkBuffer, DestSpan};
 /// checksum.
 const CHUNK: usize = 256 << 10;
 
-/// Told of every number of bytes that was just read; its error ends the reading.
+/// Told of every number of bytes that was just gone through; its error ends the reading.
 pub type Tick<'a> = dyn Fn(u64) -> Result<()> + 'a;
 
 /// Reads a range of a file from front to back.
@@ -24,6 +24,8 @@ pub struct RangeReader<'a> {
     end: u64,
     /// Bytes of the buffer that were used up.
     used: usize,
+    /// Up to where the tick was told.
+    told: u64,
 }
 
 impl<'a> RangeReader<'a> {
@@ -43,6 +45,7 @@ impl<'a> RangeReader<'a> {
             next: start,
             end,
             used: 0,
+            told: start,
         }
     }
 
@@ -54,6 +57,17 @@ impl<'a> RangeReader<'a> {
     /// Bytes up to the end of the range.
     pub fn remaining(&self) -> u64 {
         self.end - self.position()
+    }
+
+    /// Tells the tick how far it is, to be called at the end too.
+    ///
+    /// # Errors
+    ///
+    /// Those of the tick.
+    pub fn tell(&mut self) -> Result<()> {
+        let position = self.position();
+        let told = std::mem::replace(&mut self.told, position);
+        (self.tick)(position - told)
     }
 
     fn at_hand(&self) -> usize {
@@ -76,7 +90,7 @@ impl<'a> RangeReader<'a> {
             self.buffer
                 .fill(len, |span| self.file.read_at(start, span))?;
             self.next = start + len as u64;
-            (self.tick)((len - at_hand) as u64)?;
+            self.tell()?;
         }
         Ok(self.buffer.filled().get(self.used..).unwrap_or_default())
     }
@@ -128,7 +142,7 @@ impl<'a> RangeReader<'a> {
                 let unread = (len - at_hand as u64).min(self.end - self.next);
                 self.consume(at_hand);
                 self.next += unread;
-                (self.tick)(unread)?;
+                self.tell()?;
             }
         }
         Ok(())
@@ -152,7 +166,7 @@ impl<'a> RangeReader<'a> {
                 self.file.read_at(self.next, DestSpan::from(&mut *part))?;
                 self.next += len;
                 see(part);
-                (self.tick)(len)?;
+                self.tell()?;
                 rest = after;
                 continue;
             }
@@ -215,6 +229,7 @@ mod tests {
             assert!(copy == file[614..1314] && copied == copy);
             assert!(range.copy_to(&mut [0; 700], &mut |_| {}).is_err());
             range.pass(u64::MAX, &mut |_| {}).unwrap();
+            range.tell().unwrap();
             assert_eq!(range.four_bytes().unwrap(), None);
             assert_eq!((range.remaining(), ticked.get()), (0, 1900), "{capacity}");
         }

@@ -32,8 +32,6 @@ pub struct Progress<'a> {
     counters: Counters,
     bytes_total: u64,
     tensors_total: u64,
-    /// Whether the totals are those of a call of several parts, which says itself when it ends.
-    in_parts: bool,
 }
 
 /// What worker threads count.
@@ -55,39 +53,18 @@ impl<'a> Progress<'a> {
             counters: Counters::default(),
             bytes_total: 0,
             tensors_total: 0,
-            in_parts: false,
         }
     }
 
-    /// Says what there is to do, and reports for the first time that this is known. Within
-    /// [`start_parts`](Self::start_parts) the totals stay.
+    /// Says what there is to do, and reports for the first time that this is known.
     ///
     /// # Errors
     ///
     /// CANCELLED if the callback says so, here and below.
     pub fn start(&mut self, bytes_total: u64, tensors_total: u64) -> Result<()> {
-        if !self.in_parts {
-            self.bytes_total = bytes_total;
-            self.tensors_total = tensors_total;
-        }
+        self.bytes_total = bytes_total;
+        self.tensors_total = tensors_total;
         self.report()
-    }
-
-    /// As [`start`](Self::start), for what follows in several parts up to
-    /// [`end_parts`](Self::end_parts): the totals are those of all of them.
-    ///
-    /// # Errors
-    ///
-    /// CANCELLED.
-    pub fn start_parts(&mut self, bytes_total: u64, tensors_total: u64) -> Result<()> {
-        let started = self.start(bytes_total, tensors_total);
-        self.in_parts = true;
-        started
-    }
-
-    /// Ends what [`start_parts`](Self::start_parts) began.
-    pub fn end_parts(&mut self) {
-        self.in_parts = false;
     }
 
     /// The counters, and a function that reports if it is time to.
@@ -98,7 +75,6 @@ impl<'a> Progress<'a> {
             counters,
             bytes_total,
             tensors_total,
-            ..
         } = self;
         let counters = &*counters;
         let totals = (*bytes_total, *tensors_total);
@@ -133,16 +109,12 @@ impl<'a> Progress<'a> {
         poll()
     }
 
-    /// Reports now: the last chance to cancel before something becomes visible. Between the parts of a
-    /// call, only if it is time to.
+    /// Reports now: the last chance to cancel before something becomes visible.
     ///
     /// # Errors
     ///
     /// CANCELLED.
     pub fn report(&mut self) -> Result<()> {
-        if self.in_parts {
-            return self.poll();
-        }
         self.last = Some(Instant::now());
         call(
             &mut self.callback,

@@ -26,7 +26,7 @@ const RUNS: u64 = 1 << 10;
 /// A range of a data file and what it is needed for.
 ///
 /// There is one for each tensor of a call, so its size counts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Piece<'a> {
     /// Index of its tensor in the call's list.
     pub tensor: u32,
@@ -43,7 +43,7 @@ pub struct Piece<'a> {
 }
 
 /// Where the bytes of a piece go.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Target<'a> {
     /// All of them to memory of the same size.
     Direct(DestSpan<'a>),
@@ -54,7 +54,7 @@ pub enum Target<'a> {
 }
 
 /// Where some of the bytes of a piece go.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Scatter<'a> {
     /// Memory of the requested slice.
     pub dest: DestSpan<'a>,
@@ -130,7 +130,9 @@ impl ReadPlan<'_> {
 pub fn plan(mut pieces: Vec<Piece<'_>>, buffer: usize) -> ReadPlan<'_> {
     let buffer = buffer as u64;
     pieces.sort_unstable_by_key(|piece| (piece.extent.shard_id, piece.extent.offset, piece.tensor));
-    let mut items = Vec::new();
+    // At least as many as there are large pieces; a list that grows is there twice for a moment.
+    let large = pieces.iter().filter(|piece| piece.extent.size >= SMALL);
+    let mut items = Vec::with_capacity(large.count());
     let mut parts = Vec::new();
     let mut group: Option<(u32, &Piece<'_>)> = None;
     let mut last: Option<&Piece<'_>> = None;

@@ -147,16 +147,18 @@ struct WritePlan {
 
 /// Part of a tensor that is written by one item.
 struct Part {
-    tensor: usize,
+    tensor: u32,
+    crc: AtomicU32,
     /// First byte inside the tensor.
     start: u64,
     len: u64,
-    crc: AtomicU32,
 }
 
 /// Neighbouring parts in one shard, written in order.
 struct Item {
     shard_id: u32,
+    /// Which one of its shard it is.
+    number: u32,
     /// Where its first part begins in the data file.
     offset: u64,
     parts: std::ops::Range<usize>,
@@ -165,25 +167,31 @@ struct Item {
 /// Cuts every shard into items of about `item` bytes.
 fn plan(tensors: &[WriteTensor<'_>], layout: &Layout, item: u64) -> WritePlan {
     let item = item.clamp(CHUNK as u64, ITEM as u64);
-    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    let mut order: Vec<u32> = (0..u32::try_from(tensors.len()).unwrap_or(u32::MAX)).collect();
     // Stable, so that the order of the call is the order in each shard.
-    order.sort_by_key(|&index| tensors.get(index).map(|tensor| tensor.shard_id));
+    order.sort_by_key(|&index| tensors.get(index as usize).map(|tensor| tensor.shard_id));
     let mut parts = Vec::with_capacity(tensors.len());
     let mut items: Vec<Item> = Vec::new();
     // Bytes that the last item can still take.
     let mut room = 0;
     for tensor in order {
-        let Some(WriteTensor { shard_id, source }) = tensors.get(tensor) else {
+        let Some(WriteTensor { shard_id, source }) = tensors.get(tensor as usize) else {
             continue;
         };
-        let (offset, size) = layout.places.get(tensor).copied().unwrap_or_default();
+        let (offset, size) = layout
+            .places
+            .get(tensor as usize)
+            .copied()
+            .unwrap_or_default();
         let divisible = matches!(source, Source::Bytes(_));
         let mut start = 0;
         loop {
             let fits = items.last().is_some_and(|last| last.shard_id == *shard_id) && room > 0;
             if !fits || !divisible {
+                let last = items.last().filter(|last| last.shard_id == *shard_id);
                 items.push(Item {
                     shard_id: *shard_id,
+                    number: last.map_or(0, |last| last.number + 1),
                     offset: offset + start,
                     parts: parts.len()..parts.len(),
                 });
@@ -210,6 +218,9 @@ fn plan(tensors: &[WriteTensor<'_>], layout: &Layout, item: u64) -> WritePlan {
             }
         }
     }
+    // Each shard's first come first, then each one's second, and so on: writes to one file wait for each
+    // other in the system, writes to several do not.
+    items.sort_by_key(|item| (item.number, item.shard_id));
     WritePlan { parts, items }
 }
 
@@ -219,7 +230,7 @@ fn combine(parts: &[Part], num_tensors: usize) -> Vec<u32> {
     // Most parts of a large tensor have the same length.
     let mut last_shift = (0, Shift::new(0));
     for part in parts {
-        let Some(crc) = crcs.get_mut(part.tensor) else {
+        let Some(crc) = crcs.get_mut(part.tensor as usize) else {
             continue;
         };
         let part_crc = part.crc.load(Ordering::Relaxed);
@@ -262,14 +273,14 @@ impl WriteRun<'_, '_> {
         };
         buffer.clear();
         for part in self.plan.parts.get(item.parts.clone()).unwrap_or_default() {
-            let Some(tensor) = self.tensors.get(part.tensor) else {
+            let Some(tensor) = self.tensors.get(part.tensor as usize) else {
                 continue;
             };
-            let place = |error: Error| error.with_tensor_index(part.tensor);
+            let place = |error: Error| error.with_tensor_index(part.tensor as usize);
             let offset = self
                 .layout
                 .places
-                .get(part.tensor)
+                .get(part.tensor as usize)
                 .map_or(0, |place| place.0)
                 + part.start;
             out.pad_to(offset, buffer)?;

@@ -11,6 +11,8 @@
     reason = "a test fails by panicking, also outside of its #[test] function"
 )]
 
+mod bookkeeping;
+mod budget;
 mod errors;
 mod fixtures;
 mod flips;

@@ -54,7 +54,7 @@ unsafe impl GlobalAlloc for Counting {
 
 /// Most bytes allocated at once during `body`, beyond those before. Only of use in a process of its
 /// own: other tests allocate too.
-fn peak(body: impl FnOnce()) -> usize {
+pub fn peak(body: impl FnOnce()) -> usize {
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     body();

@@ -1,0 +1,144 @@
+//! How much memory a call takes for each of its tensors, beside the budget.
+
+use tfckpt::capi::restore::{tfckpt_restore, tfckpt_restore_options};
+use tfckpt::capi::save::{tfckpt_save, tfckpt_save_options};
+use tfckpt::capi::tensor::tfckpt_tensor;
+use tfckpt::{
+    Call, Context, ContextOptions, DType, Reader, RestoreData, RestoreOptions, RestoreTensor,
+    SaveTensor, Shape,
+};
+
+use super::memory::peak;
+use super::support::{alone, quick, temp_dir};
+
+const BUDGET: u64 = 2 << 20;
+
+/// Two threads' buffers, and a block of the index.
+const BUFFERS: usize = 3 * (256 << 10);
+
+/// Bytes per tensor of `num` that `body` takes at most, beside buffers.
+fn per_tensor(num: usize, body: impl FnOnce()) -> usize {
+    peak(body).saturating_sub(BUFFERS) / num
+}
+
+/// Saves and restores `num` tensors of `size` bytes, and says what each took.
+fn measure(num: usize, size: usize) -> [usize; 4] {
+    let dir = temp_dir();
+    let prefix = dir.path().join("m");
+    let context = Context::new(ContextOptions {
+        max_host_bytes: BUDGET,
+        num_threads: 2,
+    });
+    let context = context.unwrap();
+    let keys: Vec<String> = (0..num).map(|i| format!("layer_{i:06}/weights")).collect();
+    let source = vec![7u8; num * size];
+    let mut restored = vec![0u8; num * size];
+    let shape = Shape::new([size as i64]).unwrap();
+    let tensors: Vec<SaveTensor<'_>> = keys
+        .iter()
+        .zip(source.chunks(size))
+        .map(|(key, data)| SaveTensor {
+            key: key.as_bytes(),
+            dtype: DType::Uint8,
+            shape: shape.clone(),
+            slice_spec: "",
+            device_name: "",
+            data: tfckpt::SaveData::Bytes(data.into()),
+        })
+        .collect();
+    let saving = per_tensor(num, || {
+        tfckpt::save(&prefix, &tensors, &quick(), &mut Call::new(&context)).unwrap();
+    });
+    drop(tensors);
+
+    let mut tensors: Vec<RestoreTensor<'_>> = keys
+        .iter()
+        .zip(restored.chunks_mut(size))
+        .map(|(key, data)| RestoreTensor {
+            key: key.as_bytes(),
+            dtype: DType::Uint8,
+            shape: shape.clone(),
+            slice_spec: "",
+            device_name: "",
+            data: RestoreData::Bytes(data.into()),
+        })
+        .collect();
+    let reader = Reader::open(&prefix).unwrap();
+    let mut restore = |restore_sequentially| {
+        let options = RestoreOptions {
+            restore_sequentially,
+            ..RestoreOptions::default()
+        };
+        per_tensor(num, || {
+            let outcome = reader.restore(&mut tensors, &options, &mut Call::new(&context));
+            outcome.unwrap().into_result().unwrap();
+        })
+    };
+    let restoring = restore(false);
+    let sequentially = restore(true);
+    drop(tensors);
+    assert!(restored == source);
+    let [c_saving, c_restoring] = measure_c(&keys, size);
+    [saving, restoring.max(sequentially), c_saving, c_restoring]
+}
+
+/// What a save and a restore through the C interface take.
+fn measure_c(keys: &[String], size: usize) -> [usize; 2] {
+    let dir = temp_dir();
+    let prefix = dir.path().join("c").display().to_string() + "\0";
+    let mut data = vec![3u8; keys.len() * size];
+    let dim = size as i64;
+    let tensors: Vec<tfckpt_tensor> = keys
+        .iter()
+        .zip(data.chunks_mut(size))
+        .map(|(key, data)| {
+            // SAFETY: all zeros is valid: integers and pointers.
+            let mut tensor: tfckpt_tensor = unsafe { std::mem::zeroed() };
+            tensor.struct_size = size_of::<tfckpt_tensor>();
+            tensor.key = key.as_ptr().cast();
+            tensor.key_size = key.len();
+            tensor.dtype = DType::Uint8 as i32;
+            tensor.rank = 1;
+            tensor.shape = &raw const dim;
+            tensor.data = data.as_mut_ptr().cast();
+            tensor.size = size;
+            tensor
+        })
+        .collect();
+    // SAFETY: as above.
+    let (mut save, mut restore): (tfckpt_save_options, tfckpt_restore_options) =
+        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    save.struct_size = size_of::<tfckpt_save_options>();
+    save.no_sync = 1;
+    save.max_host_bytes = BUDGET;
+    restore.struct_size = size_of::<tfckpt_restore_options>();
+    restore.max_host_bytes = BUDGET;
+    let (first, num) = (tensors.as_ptr(), tensors.len());
+    let (path, null) = (prefix.as_ptr().cast(), std::ptr::null_mut::<u8>());
+    let saving = per_tensor(num, || {
+        // SAFETY: the arguments live during the call, and nothing else uses the tensors' memory.
+        let code =
+            unsafe { tfckpt_save(path, first, num, &raw const save, null.cast(), null.cast()) };
+        assert_eq!(code, 0);
+    });
+    let restoring = per_tensor(num, || {
+        let options = &raw const restore;
+        // SAFETY: as above.
+        let code = unsafe { tfckpt_restore(path, first, num, options, null.cast(), null.cast()) };
+        assert_eq!(code, 0);
+    });
+    [saving, restoring]
+}
+
+#[test]
+fn a_call_takes_little_for_each_tensor() {
+    alone("bookkeeping::a_call_takes_little_for_each_tensor", || {
+        for (num, size) in [(20_000, 8), (3_000, 70_000)] {
+            let [save, restore, c_save, c_restore] = measure(num, size);
+            let taken = format!("save {save}, restore {restore}, from C {c_save} and {c_restore}");
+            println!("{num} tensors of {size} bytes: {taken}");
+            assert!(restore <= 100 && c_restore <= 200, "{taken}");
+            assert!(save <= 260 && c_save <= 480, "{taken}");
+        }
+    });
+}
