@@ -60,6 +60,20 @@ def test_a_dtype_that_differs_from_a_string_a_partitioned_tensor_or_a_scalar(key
     assert_same_restore_error(saved, Request(key, np.dtype(np.uint8), ()))
 
 
+def test_all_dtypes_that_differ_are_told_at_once_in_the_order_of_the_file(saved: str, prefix: str) -> None:
+    three = [Request("y", FLOAT, ()), Request("s", FLOAT, (2,)), Request("x", np.dtype(np.int8), (4, 6))]
+    error = assert_same_restore_error(saved, *three)
+    assert error.message.count("expected dtype") == 3 and error.tensor_index == 0
+    error = assert_same_restore_error(saved, Request("x", FLOAT, (4, 6)), *three)
+    assert error.tensor_index == 1
+    codes = [code for code, _ in tfckpt.restore_each(saved, three)]
+    assert codes == [3, 3, 3]
+    tensorflow_side.save_by_device(
+        prefix, {key: part(tensor(1, (2, 3)), "-:-", device) for key, device in [("a", "/cpu:1"), ("b", "/cpu:0")]}
+    )
+    assert_same_restore_error(prefix, *[Request(key, np.dtype(np.int8), (2, 3)) for key in "ab"])
+
+
 @pytest.mark.parametrize(
     "spec", ["5 6 0,2:-", "4 7 0,2:-", "4 0,2", "4 6 1 0,2:-:-", "24 0,2", "40 60 0,2:-"]
 )
