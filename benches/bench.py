@@ -20,6 +20,7 @@ import machine
 import report
 import restoring
 import saving
+import slicing
 from measure import TENSORFLOW, THREADS, Outcome, run_rounds
 from peers import TensorFlow
 from reference_ffi import Reference, Setting, compiler
@@ -29,6 +30,7 @@ from workloads import GIB, KIB, MIB, WORKLOADS, Tensors, Workload
 BENCHES = Path(__file__).resolve().parent
 ROOT = BENCHES.parent
 RESULTS = BENCHES / "RESULTS.md"
+ALL = WORKLOADS + slicing.WORKLOADS
 QUICK_ROUNDS = 3
 CHUNKS = (256 * KIB, 1 * MIB, 4 * MIB)
 QUICK_CHUNKS = (1 * MIB,)
@@ -48,7 +50,9 @@ class Bench:
     chunks: tuple[int, ...]
 
     def run(self, workload: Workload) -> list[Outcome]:
-        """One workload, restored and saved."""
+        """One workload, restored and saved; one of parts in its own way."""
+        if workload in slicing.WORKLOADS:
+            return self._parts(workload)
         tensors = Tensors(workload)
         return [self._restore(tensors), self._save(tensors)]
 
@@ -68,6 +72,15 @@ class Bench:
             settings = _settings(self.chunks, tensors.workload, fallocate=(False, True))
             run_rounds(outcome, saving.contenders(scene, self.lib, settings), self.rounds)
         return self._end(outcome)
+
+    def _parts(self, workload: Workload) -> list[Outcome]:
+        if self.lib is None:
+            return []
+        (operation,) = workload.bars
+        outcome = Outcome(workload, operation)
+        with tempfile.TemporaryDirectory(dir=self.directory) as directory:
+            run_rounds(outcome, slicing.contenders(workload, self.lib, self.tf, Path(directory)), self.rounds)
+        return [self._end(outcome)]
 
     def _end(self, outcome: Outcome) -> Outcome:
         if self.lib:
@@ -135,7 +148,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds that count, at least 5 (default 7)")
     parser.add_argument("--dir", default=str(ROOT / "build" / "bench"), help="where the files go (default build/bench)")
     parser.add_argument("--build-dir", default=str(ROOT / "build" / "bench"), help="where reference.c is compiled to")
-    names = [workload.name for workload in WORKLOADS]
+    names = [workload.name for workload in ALL]
     parser.add_argument("--workload", action="append", choices=names, help="only this one (repeatable)")
     arguments = parser.parse_args()
     if arguments.quick and arguments.rounds:
@@ -147,13 +160,13 @@ def _arguments() -> argparse.Namespace:
         parser.error("--write needs --lib and all workloads")
     if arguments.lib and not Path(arguments.lib).is_file():
         parser.error(f"no library at {arguments.lib}")
-    arguments.workloads = [w for w in WORKLOADS if not arguments.workload or w.name in arguments.workload]
+    arguments.workloads = [w for w in ALL if not arguments.workload or w.name in arguments.workload]
     return arguments
 
 
 def _require_room(workloads: list[Workload], base: Path) -> None:
     """Source, destination and what the peers allocate (4.2 GiB measured for 1 GiB of tensors); two files at a time."""
-    size = max(workload.size for workload in workloads)
+    size = max(max(workload.size, workload.memory) for workload in workloads)
     if shutil.disk_usage(base).free < 3 * size:
         _refuse(f"needs {3 * size / GIB:.1f} GiB of disk")
     if machine.memory("MemAvailable") < 6 * size + GIB:

@@ -14,6 +14,8 @@ from workloads import GIB, Workload
 
 OURS = "ours"
 TENSORFLOW = "tensorflow"
+PLAIN = "plain"
+"""The library itself, doing the same without slices or shards."""
 SAFETENSORS = "safetensors"
 REFERENCE = "reference"
 """Bare system calls doing the same work: what the library is measured against."""

@@ -28,6 +28,13 @@ class TensorFlow:
         """A SaveV2 of the workload's own memory (through DLPack, without a copy)."""
         return TfSaver(self._tf, tensors)
 
+    def restore_slice(self, prefix: str, key: str, spec: str) -> list[np.ndarray]:
+        """RestoreV2 of one slice."""
+        outputs = self._tf.raw_ops.RestoreV2(
+            prefix=prefix, tensor_names=[key], shape_and_slices=[spec], dtypes=[self._tf.float32]
+        )
+        return as_arrays(outputs)
+
     def restorer(self, keys: list[str]) -> TfRestorer:
         """A RestoreV2 of the keys, in their order."""
         return TfRestorer(self._tf, keys)

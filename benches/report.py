@@ -73,20 +73,21 @@ def bars_table(outcomes: list[Outcome]) -> str:
     """What the library has to reach, and what it reached."""
     rows: list[Row] = []
     for outcome in outcomes:
-        bar, ours, tf = outcome.workload.bars.get(outcome.operation), outcome.find(OURS), outcome.find(TENSORFLOW)
-        if bar is None or ours is None or tf is None:
+        bar, ours = outcome.workload.bars.get(outcome.operation), outcome.find(OURS)
+        base = outcome.find(outcome.workload.base)
+        if bar is None or ours is None or base is None:
             continue
-        ratio = outcome.ratio(ours, tf)
+        ratio = outcome.ratio(ours, base)
         rows.append(
             [
                 f"{outcome.workload.name}, {outcome.operation}",
-                f">= {bar:.1f} x TensorFlow",
+                f">= {bar:.1f} x {base.label}",
                 spread(ratio),
                 "reached" if ratio.median >= bar else "NOT REACHED",
                 _ratio(outcome, ours, reference_for(outcome, ours)),
             ]
         )
-    return table(["workload", "bar", "x TensorFlow", "", "x reference"], rows) if rows else ""
+    return table(["workload", "bar", "ratio", "", "x reference"], rows) if rows else ""
 
 
 def title(outcome: Outcome) -> str:

@@ -33,7 +33,11 @@ class Workload:
     shuffled: bool = False
     """Restores ask in random order, and the tensors lie in memory in random order."""
     bars: dict[str, float] = field(default_factory=dict)
-    """For "restore" and "save": the least ratio to TensorFlow."""
+    """For "restore" and "save": the least ratio to the base."""
+    base: str = "tensorflow"
+    """The group that the bars are about."""
+    memory: int = 0
+    """Bytes of the stored tensors, where a workload moves only some of them."""
 
     @property
     def size(self) -> int:

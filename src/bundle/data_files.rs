@@ -88,3 +88,28 @@ impl DataFiles {
         opened.map(Arc::new)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_descriptors_were_missing_for_is_tried_again_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let prefix = dir.path().join("m");
+        let index_path = naming::index_file(&prefix);
+        std::fs::write(&index_path, b"index").unwrap();
+        std::fs::write(naming::data_file(&prefix, 0, 2), b"data").unwrap();
+        let index = Arc::new(ReadFile::open(&index_path).unwrap());
+        let mut files = DataFiles::open(&prefix, None, 2, index);
+        assert_eq!(files.get(1).unwrap_err().code(), Code::NotFound);
+        std::fs::write(naming::data_file(&prefix, 1, 2), b"late").unwrap();
+        assert_eq!(files.get(1).unwrap_err().code(), Code::NotFound);
+        files.early[0] = Err(Error::resource_exhausted("Too many open files"));
+        assert_eq!(files.get(0).unwrap().size(), 4);
+        // As a file opened late, it has to belong to the index.
+        files.late.lock().clear();
+        std::fs::remove_file(&index_path).unwrap();
+        assert_eq!(files.get(0).unwrap_err().code(), Code::Aborted);
+    }
+}

@@ -10,7 +10,7 @@ use super::handle::{Sized, array, borrow, free, init_struct, into_handle, put, t
 use super::wall::{guard, guard_value};
 use crate::{
     DType, DestSpan, Error, RestoreData, RestoreTensor, Result, SaveData, SaveTensor, Shape,
-    SourceSpan, StringTensor,
+    SourceSpan, StringSpans, StringTensor,
 };
 
 /// A tensor in host memory, as tfckpt_tensor.device_type. 1, DLPack's kDLCPU, means the same.
@@ -69,6 +69,12 @@ pub struct tfckpt_tensor {
     /// Name of the variable, if it differs from the key; NULL otherwise.
     pub variable_name: *const c_char,
 }
+
+// An array of them is lent to the library as an array of spans, whose memory layout is documented.
+const _: () = assert!(
+    size_of::<tfckpt_string>() == size_of::<SourceSpan<'_>>()
+        && align_of::<tfckpt_string>() == align_of::<SourceSpan<'_>>()
+);
 
 // SAFETY: `repr(C)`, begins with its size, integers and pointers only.
 unsafe impl Sized for tfckpt_tensor {
@@ -229,7 +235,7 @@ impl tfckpt_tensor {
                 let elements = self
                     .strings_to_save()
                     .map_err(|error| error.with_key(key))?;
-                SaveData::Strings(elements)
+                SaveData::Strings(StringSpans::Borrowed(elements))
             } else {
                 SaveData::Bytes(SourceSpan::from_raw_parts(self.data.cast(), self.size))
             };
@@ -244,7 +250,7 @@ impl tfckpt_tensor {
         }
     }
 
-    unsafe fn strings_to_save<'a>(&self) -> Result<Vec<SourceSpan<'a>>> {
+    unsafe fn strings_to_save<'a>(&self) -> Result<&'a [SourceSpan<'a>]> {
         if !self.size.is_multiple_of(size_of::<tfckpt_string>()) {
             return Err(Error::invalid_argument(format!(
                 "size of a tensor of strings is that of an array of tfckpt_string; size={}",
@@ -254,14 +260,13 @@ impl tfckpt_tensor {
         let num = self.size / size_of::<tfckpt_string>();
         // SAFETY: the caller's promise.
         let elements: &[tfckpt_string] = unsafe { array(self.data.cast(), num, "data") }?;
-        let span = |element: &tfckpt_string| {
-            if element.data.is_null() && element.size != 0 {
-                return Err(Error::invalid_argument("an element's data is NULL"));
-            }
-            // SAFETY: the caller's promise.
-            Ok(unsafe { SourceSpan::from_raw_parts(element.data.cast(), element.size) })
-        };
-        elements.iter().map(span).collect()
+        let is_null = |element: &tfckpt_string| element.data.is_null() && element.size != 0;
+        if elements.iter().any(is_null) {
+            return Err(Error::invalid_argument("an element's data is NULL"));
+        }
+        // SAFETY: the caller's promise for the array and what its elements point to; a span is the same
+        // pair of address and length in memory, which is checked below.
+        unsafe { array(self.data.cast(), num, "data") }
     }
 
     /// The tensor to restore; one of strings goes to `strings` first, which it needs.

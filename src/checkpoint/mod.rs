@@ -45,6 +45,8 @@ pub use restore::{RestoreOptions, RestoreOutcome, Verify};
 pub use save::{Request as SaveRequest, SaveOptions, StateFile, save};
 pub use shard::save_shard;
 pub use tensor::{RestoreData, RestoreTensor, SaveData, SaveTensor};
+pub use save::{SaveOptions, save};
+pub use tensor::{RestoreData, RestoreTensor, SaveData, SaveTensor, StringSpans};
 pub use view::{View, ViewOptions};
 
 use std::ffi::OsStr;

@@ -30,7 +30,40 @@ pub enum SaveData<'a> {
     /// Elements of a fixed size, little-endian.
     Bytes(SourceSpan<'a>),
     /// Elements of `DType::String`.
-    Strings(Vec<SourceSpan<'a>>),
+    Strings(StringSpans<'a>),
+}
+
+/// The elements of a tensor of strings to be saved. A caller that has them as an array already lends it:
+/// there may be very many.
+#[derive(Clone, Debug)]
+pub enum StringSpans<'a> {
+    /// A list made for the call.
+    Owned(Vec<SourceSpan<'a>>),
+    /// The caller's own.
+    Borrowed(&'a [SourceSpan<'a>]),
+}
+
+impl<'a> std::ops::Deref for StringSpans<'a> {
+    type Target = [SourceSpan<'a>];
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Owned(spans) => spans,
+            Self::Borrowed(spans) => spans,
+        }
+    }
+}
+
+impl<'a> From<Vec<SourceSpan<'a>>> for StringSpans<'a> {
+    fn from(spans: Vec<SourceSpan<'a>>) -> Self {
+        Self::Owned(spans)
+    }
+}
+
+impl<'a> FromIterator<SourceSpan<'a>> for StringSpans<'a> {
+    fn from_iter<I: IntoIterator<Item = SourceSpan<'a>>>(spans: I) -> Self {
+        Self::Owned(spans.into_iter().collect())
+    }
 }
 
 /// A tensor to be restored.

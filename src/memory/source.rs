@@ -7,7 +7,11 @@ use std::mem::MaybeUninit;
 ///
 /// The bytes may change while they are read: each is copied once into a buffer of the library, and
 /// checksum and write use that copy, so a torn tensor still has a valid checksum.
+///
+/// In memory a span is its address and its length, one after the other, as a C struct has them: a caller's
+/// array of such pairs is an array of spans.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct SourceSpan<'a> {
     ptr: *const u8,
     len: usize,

@@ -84,12 +84,20 @@ fn find_overlap(
                 break;
             }
             let (first, second) = (slices.get(i.min(j))?, slices.get(i.max(j))?);
-            if Overlap::new(&first.1, &second.1).is_some() {
+            if share_an_element(&first.1, &second.1) {
                 return Some((&first.0, &second.0));
             }
         }
     }
     None
+}
+
+/// Whether two slices of one tensor overlap.
+fn share_an_element(a: &Bounds, b: &Bounds) -> bool {
+    let overlaps = |((a, a_length), (b, b_length)): (&(u64, u64), &(u64, u64))| {
+        *a.max(b) < (a + a_length).min(b + b_length)
+    };
+    a.iter().zip(b).all(overlaps)
 }
 
 #[cfg(test)]

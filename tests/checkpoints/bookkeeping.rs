@@ -2,10 +2,10 @@
 
 use tfckpt::capi::restore::{tfckpt_restore, tfckpt_restore_options};
 use tfckpt::capi::save::{tfckpt_save, tfckpt_save_options};
-use tfckpt::capi::tensor::tfckpt_tensor;
+use tfckpt::capi::tensor::{tfckpt_string, tfckpt_tensor};
 use tfckpt::{
     Call, Context, ContextOptions, DType, Reader, RestoreData, RestoreOptions, RestoreTensor,
-    SaveTensor, Shape,
+    SaveTensor, Shape, StringTensor,
 };
 
 use super::memory::peak;
@@ -141,4 +141,71 @@ fn a_call_takes_little_for_each_tensor() {
             assert!(save <= 260 && c_save <= 480, "{taken}");
         }
     });
+}
+
+#[test]
+fn an_array_of_strings_is_saved_from_where_it_is() {
+    alone(
+        "bookkeeping::an_array_of_strings_is_saved_from_where_it_is",
+        || {
+            const NUM: usize = 300_000;
+            let dir = temp_dir();
+            let prefix = dir.path().join("c").display().to_string() + "\0";
+            let strings = vec![
+                tfckpt_string {
+                    data: b"abc".as_ptr().cast(),
+                    size: 3,
+                };
+                NUM
+            ];
+            let dim = NUM as i64;
+            // SAFETY: all zeros is valid: integers and pointers.
+            let (mut tensor, mut save): (tfckpt_tensor, tfckpt_save_options) =
+                unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+            tensor.struct_size = size_of::<tfckpt_tensor>();
+            tensor.key = c"words".as_ptr();
+            tensor.key_size = 5;
+            tensor.dtype = DType::String as i32;
+            tensor.rank = 1;
+            tensor.shape = &raw const dim;
+            tensor.data = strings.as_ptr().cast_mut().cast();
+            tensor.size = NUM * size_of::<tfckpt_string>();
+            save.struct_size = size_of::<tfckpt_save_options>();
+            save.no_sync = 1;
+            save.max_host_bytes = BUDGET;
+            let (path, options) = (prefix.as_ptr().cast(), &raw const save);
+            let null = std::ptr::null_mut::<u8>();
+            let taken = peak(|| {
+                // SAFETY: the arguments live during the call.
+                let code = unsafe {
+                    tfckpt_save(
+                        path,
+                        &raw const tensor,
+                        1,
+                        options,
+                        null.cast(),
+                        null.cast(),
+                    )
+                };
+                assert_eq!(code, 0);
+            });
+            assert!(taken < BUDGET as usize, "{taken}");
+            let reader = Reader::open(&dir.path().join("c")).unwrap();
+            let mut restored = StringTensor::default();
+            let mut tensors = [RestoreTensor {
+                key: b"words",
+                dtype: DType::String,
+                shape: Shape::new([dim]).unwrap(),
+                slice_spec: "",
+                device_name: "",
+                data: RestoreData::Strings(&mut restored),
+            }];
+            let context = Context::new(ContextOptions::default()).unwrap();
+            let options = RestoreOptions::default();
+            let outcome = reader.restore(&mut tensors, &options, &mut Call::new(&context));
+            outcome.unwrap().into_result().unwrap();
+            assert_eq!(restored.len(), NUM);
+            assert!(restored.iter().all(|element| element == b"abc"));
+        },
+    );
 }

@@ -345,7 +345,7 @@ fn strings_take_the_budget_beside_what_is_asked_for() {
                 shape: Shape::new([256, 256]).unwrap(),
                 slice_spec: "",
                 device_name: "",
-                data: SaveData::Strings(spans),
+                data: SaveData::Strings(spans.into()),
             }];
             within(2 * MIB, "saving strings", || {
                 let context = context(2 * MIB);
