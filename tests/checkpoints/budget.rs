@@ -393,6 +393,20 @@ fn strings_take_the_budget_beside_what_is_asked_for() {
                 assert!(damage.is_empty());
             });
 
+            // A verification may be cancelled within it, too.
+            {
+                let context = context(2 * MIB);
+                let mut call = Call::new(&context);
+                call.progress = Progress::new(Some(Box::new(|update| {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    update.bytes_done == 0
+                })));
+                let reader = Reader::open(&prefix).unwrap();
+                let error = reader.verify(&mut |error| panic!("{error}"), &mut call);
+                assert_eq!(error.unwrap_err().code(), tfckpt::Code::Cancelled);
+                assert!(call.stats.bytes_io < 60 << 20);
+            }
+
             // Within one tensor of strings, progress is told of and may cancel.
             let context = context(2 * MIB);
             for cancel in [false, true] {
