@@ -15,7 +15,7 @@ pub struct Naming<'a> {
     pub pad_step_number: bool,
     /// Name of the state file.
     pub latest_filename: Option<&'a str>,
-    /// Whether the checkpoint is sharded by device.
+    /// Whether the saver was told to shard by device: then no file has the checkpoint's bare name.
     pub sharded: bool,
 }
 

@@ -56,7 +56,8 @@ impl Saver {
                 global_step: options.global_step,
                 pad_step_number: saver_options.pad_step_number,
                 latest_filename: options.latest_filename,
-                sharded,
+                // The argument's, as in TensorFlow, not the definition's.
+                sharded: saver_options.sharded,
             },
         )?;
         if built.variables.is_empty() {

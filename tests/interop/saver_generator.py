@@ -5,6 +5,8 @@ Left out, because we differ on purpose (docs/differences.md) or because TensorFl
 * prefixes with `* ? [ \\`, `//` or a `/` at the end, empty prefixes: TensorFlow makes patterns of them, leaks files
   or writes what it cannot read;
 * a data file removed alone: TensorFlow's `latest_checkpoint` does not notice;
+* a path that is saved under two spellings, and a save to the name of the state file: they are made, but after
+  them the comparison ends (`saver_run.difference`);
 * folders in the place of a checkpoint, state files that do not parse: None or any error in TensorFlow;
 * a negative `max_to_keep`, a negative `keep_checkpoint_every_n_hours`: an error, and the same as 0;
 * a shape that differs: TensorFlow takes over the checkpoint's shape, or says `Assign requires shapes…`;
@@ -14,6 +16,7 @@ Left out, because we differ on purpose (docs/differences.md) or because TensorFl
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import random
@@ -31,6 +34,7 @@ from saver_model import (
     Options,
     Recover,
     RecoverFromState,
+    Reload,
     Restart,
     Restore,
     RestoreLatest,
@@ -145,9 +149,9 @@ class _Generator:
 
     def any_step(self) -> Step:
         makers: list[tuple[Any, float]] = [
-            (self.save, 70), (self.restart, 6), (self.delete, 4), (self.restore, 7), (self.restore_latest, 4),
-            (self.latest_checkpoint, 3), (self.set_last, 2), (self.set_last_with_time, 2), (self.recover, 2),
-            (self.recover_from_state, 3),
+            (self.save, 70), (self.restart, 5), (self.reload, 1), (self.delete, 4), (self.restore, 7),
+            (self.restore_latest, 4), (self.latest_checkpoint, 3), (self.set_last, 2),
+            (self.set_last_with_time, 2), (self.recover, 2), (self.recover_from_state, 3),
         ]  # fmt: skip
         return self.rng.choices([maker for maker, _ in makers], [weight for _, weight in makers])[0]()
 
@@ -188,6 +192,13 @@ class _Generator:
             return Restart(Options((), max_to_keep=1))
         self.options = options
         return Restart(options)
+
+    def reload(self) -> Reload:
+        step = Reload(self.rng.random() < 0.3, self.rng.random() < 0.3)
+        if self.options.keys != ():
+            self.options = dataclasses.replace(self.options, pad=step.pad, relative=step.relative)
+            self.built = self.now
+        return step
 
     def advance(self) -> Advance:
         hours = self.options.keep_hours or 0.0

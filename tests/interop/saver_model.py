@@ -92,6 +92,14 @@ class Restart:
 
 
 @dataclass(frozen=True)
+class Reload:
+    """A new `Saver` from the definition of the one before, of the same variables."""
+
+    pad: bool = False
+    relative: bool = False
+
+
+@dataclass(frozen=True)
 class Save:
     """`save`, after one more step of training."""
 
@@ -171,7 +179,7 @@ class RecoverFromState:
 
 
 Step = (
-    Restart | Save | Advance | Delete | Restore | RestoreLatest | Latest | SetLast | SetLastWithTime
+    Restart | Reload | Save | Advance | Delete | Restore | RestoreLatest | Latest | SetLast | SetLastWithTime
     | Recover | RecoverFromState
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import tfckpt
-from saver_model import Options, Save, Variable
+from saver_model import Options, Reload, Save, Variable
 from saver_run import Failure
 
 
@@ -41,6 +41,7 @@ class OurSide:
         self.variables = variables
         self.parts = {variable.key: variable.initial() for variable in variables}
         self.saver: Any = None
+        self.options = Options()
 
     def close(self) -> None:
         self.saver = None
@@ -66,6 +67,21 @@ class OurSide:
                 write_version=FORMATS[options.version],
                 pad_step_number=options.pad,
                 save_relative_paths=options.relative,
+                now_ns=now_ns,
+            )
+        )
+        self.options = options
+
+    def reload(self, step: Reload, now_ns: int) -> None:
+        tensors = self.tensors(self.options)
+        if not tensors:
+            return
+        self.saver = call(
+            lambda: tfckpt.Saver(
+                tensors,
+                saver_def=self.saver.as_saver_def(),
+                pad_step_number=step.pad,
+                save_relative_paths=step.relative,
                 now_ns=now_ns,
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from saver_model import (
     Options,
     Recover,
     RecoverFromState,
+    Reload,
     Restart,
     Restore,
     RestoreLatest,
@@ -47,6 +49,8 @@ class Side(Protocol):
     """One implementation of `Saver`, with the variables. Calls raise `Failure`."""
 
     def restart(self, options: Options, now_ns: int) -> None: ...
+
+    def reload(self, step: Reload, now_ns: int) -> None: ...
 
     def train(self) -> None: ...
 
@@ -139,6 +143,8 @@ class _Run:
         match step:
             case Restart():
                 side.restart(step.options, self.now_ns)
+            case Reload():
+                side.reload(step, self.now_ns)
             case Save():
                 return self.save(step)
             case Advance():
@@ -168,7 +174,7 @@ class _Run:
     def save(self, step: Save) -> str | None:
         self.side.train()
         path = self.path(step.path)
-        saved = self.side.save(Save(path, step.step, step.latest_filename, step.suffix, step.write_state), self.now_ns)
+        saved = self.side.save(dataclasses.replace(step, path=path), self.now_ns)
         if saved is not None:
             # What `write_meta_graph` would write, named by the path that was asked for.
             asked = re.sub(r"-\?{5}-of-\d+$", "", os.path.normpath(saved))
@@ -241,13 +247,15 @@ def _walk(folder: str) -> Iterator[tuple[str, os.DirEntry]]:
 def difference(folder: str, theirs: list[Seen], ours: list[Seen]) -> tuple[int, str, str] | None:
     """The first difference: after which step (0: the construction), in what, and in words."""
     last: set[str] = set()
+    kept_twice = False
     for i, (their, our) in enumerate(zip(theirs, ours, strict=True)):
         if conflicts(their) and same_result(their.result, our.result):
             return None
-        for what, words in _differences(their, our):
-            last.update(their.last_checkpoints)
-            return None if _has_two_spellings(last, folder) else (i, what, words)
         last.update(their.last_checkpoints)
+        places = [os.path.normpath(os.path.join(folder, path)) for path in their.last_checkpoints]
+        kept_twice |= len(set(places)) < len(places) or _has_two_spellings(last, folder)
+        for what, words in _differences(their, our):
+            return None if kept_twice else (i, what, words)
     return None
 
 
@@ -258,8 +266,9 @@ def conflicts(seen: Seen) -> bool:
 
 
 def _has_two_spellings(paths: set[str], folder: str) -> bool:
-    """Whether a checkpoint was kept under two spellings of its path: when the older one is too many,
-    TensorFlow deletes the files of both. A listed difference."""
+    """Whether a checkpoint was kept under two spellings of its path, or twice under one (which takes a
+    state file that mixes relative and absolute paths): when the older one is too many, TensorFlow
+    deletes the files of both. A listed difference."""
     return len({os.path.normpath(os.path.join(folder, path)) for path in paths}) < len(paths)
 
 
@@ -267,13 +276,15 @@ def _differences(their: Seen, our: Seen) -> Iterator[tuple[str, str]]:
     if not same_result(their.result, our.result):
         yield "result", f"TensorFlow: {their.result}\n  ours:       {our.result}"
     if their.last_checkpoints != our.last_checkpoints:
-        yield "last_checkpoints", f"TensorFlow: {their.last_checkpoints}\n  ours:       {our.last_checkpoints}"
+        lists = f"TensorFlow: {their.last_checkpoints}\n  ours:       {our.last_checkpoints}"
+        yield "last_checkpoints", lists
     if sorted(their.files) != sorted(our.files):
         missing, extra = sorted(set(their.files) - set(our.files)), sorted(set(our.files) - set(their.files))
         yield "listing", f"missing: {missing}, too many: {extra}"
     for path, contents in their.files.items():
         if path in our.files and our.files[path] != contents:
-            yield "contents", f"of {path}, TensorFlow:\n    {contents!r}\n  ours:\n    {our.files[path]!r}"
+            both = f"of {path}, TensorFlow:\n    {contents!r}\n  ours:\n    {our.files[path]!r}"
+            yield "contents", both
 
 
 def same_result(theirs: Any, ours: Any) -> bool:

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 
-from saver_model import Options, Restart, Save, Sequence, Variable
+from saver_model import Options, Reload, Restart, Save, Sequence, Variable
 
 
 def shrink(sequence: Sequence, fails: Callable[[Sequence], bool], seconds: float = 60) -> Sequence:
@@ -73,6 +73,8 @@ def _candidates(sequence: Sequence) -> Iterator[Sequence]:
             )
     for options in _simpler(sequence.options):
         yield dataclasses.replace(sequence, options=options)
+    if not sequence.use_resource:
+        yield dataclasses.replace(sequence, use_resource=True)
     if sequence.folders:
         yield dataclasses.replace(sequence, folders=())
     for i, step in enumerate(steps):
@@ -100,6 +102,8 @@ def _simpler_step(step: object) -> Iterator:
     if isinstance(step, Restart):
         for options in _simpler(step.options):
             yield Restart(options)
+    elif isinstance(step, Reload):
+        yield from _simpler(step)
     elif isinstance(step, Save):
         yield from _simpler(step)
         if step.path != "m":

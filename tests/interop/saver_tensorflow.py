@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from saver_model import START_NS, Options, Save, Sequence, Variable
+from saver_model import START_NS, Options, Reload, Save, Sequence, Variable
 from saver_run import Failure, Seen, run
 
 # TensorFlow is imported in the other process only.
@@ -152,6 +152,18 @@ class TensorFlowSide:
             )
         )
         self.options = options
+
+    def reload(self, step: Reload, now_ns: int) -> None:
+        if self.saver.saver_def is None:
+            return  # it is empty
+        CLOCK.now_ns = now_ns
+        self.saver = self.call(
+            lambda: self.v1.train.Saver(
+                saver_def=self.saver.as_saver_def(),
+                pad_step_number=step.pad,
+                save_relative_paths=step.relative,
+            )
+        )
 
     def call(self, function: Callable[[], Any]) -> Any:
         """What the function returns in the graph; its error as a `Failure`."""

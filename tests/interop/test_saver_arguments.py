@@ -256,7 +256,10 @@ def test_steps(make: Any, step: int, pad: bool) -> None:
 @pytest.mark.parametrize("relative", [False, True], ids=["as given", "relative"])
 @pytest.mark.parametrize(
     "path",
-    ["m", "./m", "d/m", "d//../m", "a/../d/m", "{dir}/m", "{dir}/d/m", "{dir}/d/../m", "./d/./m", "../d/d/m", "zwölf/'\"m"],
+    [
+        "m", "./m", "d/m", "d//../m", "a/../d/m", "{dir}/m", "{dir}/d/m", "{dir}/d/../m", "./d/./m", "../d/d/m",
+        "zwölf/'\"m",
+    ],  # fmt: skip
 )
 def test_paths_in_the_state_file(make: Any, path: str, relative: bool) -> None:
     pair = make(Variable("a"))
@@ -824,6 +827,16 @@ def test_a_saver_from_a_definition(make: Any, version: int, sharded: bool) -> No
         pair.train()
         path = pair.save("m", step)
     pair.restore(path)
+
+
+def test_a_saver_from_a_definition_of_shards_minds_the_name_of_the_state_file(make: Any) -> None:
+    """TensorFlow looks at the argument, not at the definition."""
+    pair = make(A)
+    pair.build(sharded=True)
+    saver_def = pair.theirs.saver.as_saver_def()
+    pair.theirs.saver = pair.theirs.call(lambda: v1.train.Saver(saver_def=saver_def))
+    pair.ours.saver = tfckpt.Saver(pair.ours.tensors(Options()), saver_def=saver_def.SerializeToString())
+    assert refused(pair.save, "d/checkpoint")[1].startswith("'latest_filename' collides with 'save_path'")
 
 
 @pytest.mark.parametrize("field", ["save_tensor_name", "restore_op_name"])

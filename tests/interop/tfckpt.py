@@ -300,13 +300,18 @@ def _describe_saved(tensor: CTensor, key: bytes, value: np.ndarray | Part) -> li
     return [*kept, data]
 
 
+def _describe_request(tensor: CTensor, request: Request) -> list[Any]:
+    number, key = dtype_number(request.dtype), _bytes(request.key)
+    return _describe(tensor, key, number, request.shape, request.slice_spec, request.device_name)
+
+
 class _Destination:
     """Memory for one request: an array, or the cell that receives a `tfckpt_strings *`."""
 
     def __init__(self, tensor: CTensor, request: Request) -> None:
         number = dtype_number(request.dtype)
         self.request = request
-        self.kept = _describe(tensor, _bytes(request.key), number, request.shape, request.slice_spec, request.device_name)
+        self.kept = _describe_request(tensor, request)
         self.cell = c_void_p() if number == STRING else None
         if self.cell is not None:
             tensor.data, tensor.size = ctypes.addressof(self.cell), sizeof(c_void_p)
@@ -884,9 +889,7 @@ class _CallableSaveable:
         self.tensors = (CTensor * max(len(saveable.tensors), 1))()
         self.kept: list[Any] = []
         for tensor, request in zip(self.tensors, saveable.tensors):
-            number = dtype_number(request.dtype)
-            key = _bytes(request.key)
-            self.kept.append(_describe(tensor, key, number, request.shape, request.slice_spec, request.device_name))
+            self.kept.append(_describe_request(tensor, request))
         self.arrays: list[np.ndarray] = []
         self.name = saveable.name.encode()
         self.c = CSaveable(
