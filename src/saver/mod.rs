@@ -125,7 +125,10 @@ impl Saver {
 
     /// The path of a save that is given none.
     pub fn filename(&self) -> &Path {
-        &self.options.filename
+        match self.options.filename.as_os_str().is_empty() {
+            true => Path::new("model"),
+            false => &self.options.filename,
+        }
     }
 
     /// What TensorFlow calls the saver's definition, for a meta graph; `None` before it is built and

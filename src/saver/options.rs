@@ -25,7 +25,7 @@ pub struct SaverOptions {
     /// A definition in place of `sharded`, `max_to_keep`, `keep_checkpoint_every_n_hours` and
     /// `write_version`: a serialised `tensorflow.SaverDef`.
     pub saver_def: Option<Vec<u8>>,
-    /// The path of a save that is given none.
+    /// The path of a save that is given none; if it is empty, `model`.
     pub filename: PathBuf,
     /// Whether the variables are given later, by [`Saver::build`](super::Saver::build).
     pub defer_build: bool,

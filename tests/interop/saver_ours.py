@@ -119,6 +119,9 @@ class OurSide:
     def last_checkpoints(self) -> list[str]:
         return self.saver.last_checkpoints
 
+    def last_times(self) -> list[float]:
+        return [time for _, time in self.saver.last_checkpoints_with_time()]
+
     def set_last_checkpoints(self, paths: list[str]) -> None:
         call(lambda: self.saver.set_last_checkpoints(paths))
 

@@ -69,6 +69,7 @@ class Pair:
         assert seen[THEIRS] == seen[OURS]
         if self.theirs.saver is not None and self.ours.saver is not None:
             assert self.theirs.last_checkpoints() == self.ours.last_checkpoints()
+            assert self.theirs.last_times() == self.ours.last_times()
         if results[OURS][0] == "error":
             raise Failure(*results[OURS][1:])
         return results[OURS][1]

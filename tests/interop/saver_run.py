@@ -64,6 +64,8 @@ class Side(Protocol):
 
     def last_checkpoints(self) -> list[str]: ...
 
+    def last_times(self) -> list[float]: ...
+
     def set_last_checkpoints(self, paths: list[str]) -> None: ...
 
     def set_last_checkpoints_with_time(self, paths: list[str], times: list[float]) -> None: ...
@@ -86,6 +88,7 @@ class Seen:
 
     result: Any  # ("ok", value) or ("error", code, texts)
     last_checkpoints: list[str]
+    last_times: list[float]
     files: dict[str, bytes | None]  # by path in the folder; None for a folder
 
 
@@ -133,7 +136,8 @@ class _Run:
             result = ("ok", self.take(step))
         except Failure as failure:
             result = ("error", failure.code, failure.texts)
-        return Seen(result, self.side.last_checkpoints(), self.files.snapshot(self.now_ns))
+        side, files = self.side, self.files.snapshot(self.now_ns)
+        return Seen(result, side.last_checkpoints(), side.last_times(), files)
 
     def path(self, path: str) -> str:
         return path.replace(FOLDER, self.folder)
@@ -278,6 +282,8 @@ def _differences(their: Seen, our: Seen) -> Iterator[tuple[str, str]]:
     if their.last_checkpoints != our.last_checkpoints:
         lists = f"TensorFlow: {their.last_checkpoints}\n  ours:       {our.last_checkpoints}"
         yield "last_checkpoints", lists
+    if their.last_times != our.last_times:
+        yield "times", f"TensorFlow: {their.last_times}\n  ours:       {our.last_times}"
     if sorted(their.files) != sorted(our.files):
         missing, extra = sorted(set(their.files) - set(our.files)), sorted(set(our.files) - set(their.files))
         yield "listing", f"missing: {missing}, too many: {extra}"

@@ -221,6 +221,9 @@ class TensorFlowSide:
     def last_checkpoints(self) -> list[str]:
         return self.saver.last_checkpoints
 
+    def last_times(self) -> list[float]:
+        return [float(time) for _, time in self.saver._last_checkpoints]
+
     def set_last_checkpoints(self, paths: list[str]) -> None:
         self.call(lambda: self.saver.set_last_checkpoints(paths))
 

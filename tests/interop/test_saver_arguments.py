@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saver_pb2
 
+import saver_ours
 import saver_tensorflow
 import tfckpt
 from saver_model import BOOL, STRING, Options, Save, Variable
@@ -280,6 +281,50 @@ def test_mixed_relative_and_absolute_paths(make: Any) -> None:
         pair.build(save_relative_paths=relative, max_to_keep=3)
         for step, path in enumerate(["d/m", "{dir}/d/m", "d/m", "{dir}/d/n", "./d/m", "m"]):
             pair.save(path, step)
+
+
+@pytest.mark.parametrize("filename", [None, "", "name", "d/name"])
+def test_filename_is_where_a_save_without_a_path_goes(make: Any, filename: str | None) -> None:
+    pair = make(A)
+    pair.mkdir("d")
+    pair.build(filename=filename)
+
+    def theirs() -> str:
+        return pair.theirs.session.run(pair.theirs.saver.saver_def.save_tensor_name).decode()
+
+    saved = pair.both(theirs, lambda: pair.ours.saver.save(None, no_state=True))
+    assert saved == (filename or "model")
+    pair.restore(saved)
+
+
+def test_no_path(make: Any) -> None:
+    pair = make(A)
+    pair.build()
+    theirs = lambda: pair.theirs.call(lambda: pair.theirs.saver.restore(pair.theirs.session, None))  # noqa: E731
+    ours = lambda: saver_ours.call(lambda: pair.ours.saver.restore(None))  # noqa: E731
+    assert refused(pair.both, theirs, ours) == (
+        "INVALID_ARGUMENT",
+        "Can't load save_path when it is None.",
+    )
+
+
+def test_bind(make: Any) -> None:
+    """What TensorFlow does by assigning to its variables, we do by other memory."""
+    pair = make(A, B)
+    pair.build()
+    pair.save("m", 1)
+    others = [(key, tfckpt.Part(np.array(part.data))) for key, part in pair.ours.tensors(Options())]
+    pair.ours.saver.bind(others)
+    others[0][1].data[...] += np.float32(1)
+    pair.theirs.train()
+    pair.save("m", 2)
+    pair.ours.saver.bind(pair.ours.tensors(Options()))
+    pair.restore("m-2")
+    shorter = [("a", tfckpt.Part(np.zeros(5, np.float32)))]
+    for tensors, code in [(shorter, "INVALID_ARGUMENT"), ([("x", shorter[0][1])], "NOT_FOUND")]:
+        with pytest.raises(tfckpt.CheckpointError) as failure:
+            pair.ours.saver.bind(tensors)
+        assert failure.value.code_name == code
 
 
 def test_allow_empty(make: Any) -> None:

@@ -801,7 +801,7 @@ class Saver:
 
     def save(
         self,
-        path: str,
+        path: str | None,
         *,
         global_step: int | None = None,
         latest_filename: str | None = None,
@@ -817,17 +817,18 @@ class Saver:
         c_options.meta_graph_suffix = None if meta_graph_suffix is None else meta_graph_suffix.encode()
         if self._strings:
             self.bind(self._pairs)  # the strings may be others now
-        saved = c_void_p()
-        _call("saver_save", self._saver, path.encode(), byref(c_options), byref(saved))
+        given, saved = None if path is None else path.encode(), c_void_p()
+        _call("saver_save", self._saver, given, byref(c_options), byref(saved))
         return _taken_string(saved) if saved.value else None
 
-    def restore(self, path: str, **options: Any) -> None:
+    def restore(self, path: str | None, **options: Any) -> None:
         """`tfckpt_saver_restore`: into the arrays, those of strings included."""
         cells = []
         if self._strings:
             cells = self._bind_cells()
         try:
-            _call("saver_restore", self._saver, path.encode(), byref(_restore_options(**options)))
+            given = None if path is None else path.encode()
+            _call("saver_restore", self._saver, given, byref(_restore_options(**options)))
             for array, cell in cells:
                 array.reshape(-1)[:] = _strings(cell)
         finally:
