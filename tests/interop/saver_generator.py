@@ -227,8 +227,9 @@ class _Generator:
         if rng.random() < 0.1:
             return Restore(rng.choice(["m-999", f"{FOLDER}/gone/m", "gone/m"]))
         if self.prefixes and rng.random() < 0.15:
-            # The name without the pattern of V1 shards, or with another number of them.
-            return Restore(rng.choice(self.prefixes[-8:]) + rng.choice(["", "-?????-of-00003"]))
+            # The name without the pattern of V1 shards, with another number of them, or one shard.
+            tail = rng.choice(["", "-?????-of-00003", "-00000-of-00002"])
+            return Restore(rng.choice(self.prefixes[-8:]) + tail)
         return Restore(self.some_saved(1)[0])
 
     def directory(self) -> str:

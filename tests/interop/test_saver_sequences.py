@@ -64,7 +64,7 @@ class Judge:
     def compare(
         self, sequence: Sequence, theirs: Future[list[Seen]], folder: str
     ) -> tuple[int, str, str] | None:
-        seen = theirs.result(timeout=60)  # before ours, which is to have the folder for itself
+        seen = theirs.result(timeout=300)  # before ours, which is to have the folder for itself
         ours = run(sequence, folder, self.make_side)
         return difference(folder, seen, ours)
 
