@@ -67,13 +67,9 @@ pub(crate) mod transfer;
 pub use bundle::StringTensor;
 pub use checkpoint::{
     Entries, Format, Latest, LatestOptions, MergeOptions, Reader, RemoveOptions, RestoreData,
-    RestoreOptions, RestoreOutcome, RestoreTensor, SaveData, SaveOptions, SaveTensor, TensorInfo,
-    UpdateOptions, Verify, View, ViewOptions, checkpoint_exists, get_checkpoint_mtimes,
+    RestoreOptions, RestoreOutcome, RestoreTensor, SaveData, SaveOptions, SaveTensor, StringSpans,
+    TensorInfo, UpdateOptions, Verify, View, ViewOptions, checkpoint_exists, get_checkpoint_mtimes,
     latest_checkpoint, merge, remove_checkpoint, save, save_shard, update_checkpoint_state,
-    Entries, Format, Latest, LatestOptions, Reader, RemoveOptions, RestoreData, RestoreOptions,
-    RestoreOutcome, RestoreTensor, SaveData, SaveOptions, SaveTensor, StringSpans, TensorInfo,
-    UpdateOptions, Verify, View, ViewOptions, checkpoint_exists, get_checkpoint_mtimes,
-    latest_checkpoint, remove_checkpoint, save, update_checkpoint_state,
 };
 pub use dtype::DType;
 pub use error::{Code, Error, Result};

@@ -44,8 +44,6 @@ pub use reader::{Entries, Reader, TensorInfo};
 pub use restore::{RestoreOptions, RestoreOutcome, Verify};
 pub use save::{Request as SaveRequest, SaveOptions, StateFile, save};
 pub use shard::save_shard;
-pub use tensor::{RestoreData, RestoreTensor, SaveData, SaveTensor};
-pub use save::{SaveOptions, save};
 pub use tensor::{RestoreData, RestoreTensor, SaveData, SaveTensor, StringSpans};
 pub use view::{View, ViewOptions};
 
