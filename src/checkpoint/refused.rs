@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::tensor::RestoreTensor;
+use super::tensor::{RestoreTensor, check_dtype};
 use crate::bundle::{DataExtent, Entry, KeyText, Stored};
 use crate::error::{Code, Error, Result};
 
@@ -30,12 +30,18 @@ impl Refused {
         self.insert(index, error);
     }
 
-    /// Refuses the tensor at `index` if it has another dtype than its entry. Returns whether it has
-    /// not.
+    /// Refuses the tensor at `index` if its dtype cannot be restored, or is not that of its entry.
+    /// Returns whether it is not refused.
     pub fn check_dtype(&mut self, index: usize, tensor: &RestoreTensor<'_>, entry: &Entry) -> bool {
+        let place = |error: Error| error.with_tensor_index(index).with_key(tensor.key);
+        if let Err(error) = check_dtype(tensor.dtype) {
+            self.insert(index, place(error));
+            return false;
+        }
         let Err(error) = same_dtype(tensor, entry) else {
             return true;
         };
+        let error = place(error);
         let place = match &entry.stored {
             Stored::Whole(DataExtent {
                 shard_id, offset, ..
@@ -43,7 +49,7 @@ impl Refused {
             Stored::Slices { shard_id, .. } => (*shard_id, 0),
         };
         self.mismatches.push((place, index));
-        self.insert(index, error.with_tensor_index(index).with_key(tensor.key));
+        self.insert(index, error);
         false
     }
 

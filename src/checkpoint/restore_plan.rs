@@ -4,7 +4,7 @@
 use super::refused::Refused;
 use super::restore::{RestoreOptions, Verify};
 use super::restore_strings::{Part, StringPlan};
-use super::tensor::{RestoreData, RestoreTensor, check_dtype};
+use super::tensor::{RestoreData, RestoreTensor};
 use crate::bundle::{BundleReader, Entry, KeyText, Lookup, Stored};
 use crate::coding;
 use crate::dtype::DType;
@@ -249,7 +249,6 @@ fn check_request(
     reshape: bool,
 ) -> Result<Option<ShapeAndSlice>> {
     let name = KeyText(tensor.key);
-    check_dtype(tensor.dtype)?;
     let spec = tensor.check(reshape)?;
     let shape = match &spec {
         Some(spec) => &spec.full_shape,
