@@ -345,7 +345,9 @@ TFCKPT_MUST_USE tfckpt_code tfckpt_stats_init(tfckpt_stats *stats, size_t struct
  *
  * A save writes temporary files first and renames them when they are complete and on disk, the
  * index last: a checkpoint exists when its index does. Whatever goes wrong before that leaves every
- * earlier checkpoint as it was, also one of the same prefix.
+ * earlier checkpoint as it was, also one of the same prefix. Of the older format V1, which
+ * TensorFlow still reads and writes, the checkpoint is one file, or one file per shard, the first
+ * of them renamed last.
  */
 
 /** How a checkpoint is saved. All zeros is the default, and TensorFlow's way. */
@@ -364,6 +366,9 @@ typedef struct tfckpt_save_options {
                                                * crash of the process, not one of the system. */
   int32_t               shard_by_device;      /* Not 0: the tensors of each device_name get a
                                                * data file of their own. */
+  int32_t               format;               /* TFCKPT_FORMAT_*: the format that is written. V1
+                                               * has fewer dtypes and records below 2 GiB, and no
+                                               * folder is created for it. */
   uint64_t              max_shard_size;       /* Most bytes of a data file, as far as whole
                                                * tensors allow; 0 = no limit. */
   uint64_t              alignment;            /* Alignment of every tensor in its data file in
@@ -376,7 +381,7 @@ typedef struct tfckpt_save_options {
   tfckpt_stats         *stats;                /* Filled if not NULL. */
 } tfckpt_save_options;
 #define TFCKPT_SAVE_OPTIONS_INIT { sizeof(tfckpt_save_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-    0, 0 }
+    0, 0, 0 }
 
 /** Sets *options to the default; struct_size is sizeof(tfckpt_save_options). */
 TFCKPT_MUST_USE tfckpt_code
@@ -386,7 +391,8 @@ tfckpt_save_options_init(tfckpt_save_options *options, size_t struct_size);
  * Saves num_tensors tensors to the checkpoint prefix, such as "/models/a/model.ckpt", in the order
  * of the array. A folder that is missing is created, one level of it. options may be NULL.
  * *prefix_out (unless prefix_out is NULL) receives the prefix with its step, to be freed with
- * tfckpt_string_free.
+ * tfckpt_string_free; of a checkpoint of format V1 that shard_by_device or max_shard_size cut into
+ * files, the pattern "model.ckpt-?????-of-00002", which stands for it in every other call.
  *
  * Errors: INVALID_ARGUMENT for tensors or options that do not fit together, found before anything
  * is written; RESOURCE_EXHAUSTED when the disk is full; PERMISSION_DENIED; NOT_FOUND for a folder
@@ -627,6 +633,11 @@ void tfckpt_context_free(tfckpt_context *context);
  *
  * An open checkpoint, for more than one restore and for looking at what is there. Functions that
  * take a const reader may run at the same time on any number of threads.
+ *
+ * The format is found out from the files, as TensorFlow does: V2 if there is an index, else V1,
+ * whose sharded checkpoints go by the pattern "model.ckpt-?????-of-00002" with literal question
+ * marks. A V1 checkpoint has no checksum and no place per tensor, so that both are 0 in its
+ * entries.
  */
 
 /** How a checkpoint is opened. All zeros is the default. */

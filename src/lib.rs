@@ -63,6 +63,7 @@ pub(crate) mod slices;
 pub(crate) mod state;
 pub(crate) mod table;
 pub(crate) mod transfer;
+pub(crate) mod v1;
 
 pub use bundle::StringTensor;
 pub use checkpoint::{

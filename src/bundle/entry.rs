@@ -9,10 +9,9 @@ use crate::checksum;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::proto::tensor_shape_proto::Dim;
-use crate::proto::tensor_slice_proto::{Extent as ExtentProto, extent::HasLength};
-use crate::proto::{BundleEntryProto, TensorShapeProto, TensorSliceProto};
+use crate::proto::{BundleEntryProto, TensorShapeProto};
 use crate::shape::Shape;
-use crate::slices::{Extent, TensorSlice};
+use crate::slices::{self, TensorSlice};
 
 /// A tensor's entry, validated: its numbers agree with each other, but the data file has not been
 /// asked yet.
@@ -116,7 +115,7 @@ impl Entry {
             let slices = proto
                 .slices
                 .iter()
-                .map(decode_slice)
+                .map(slices::proto::decode)
                 .collect::<Result<_>>()?;
             // The field has no meaning here, whatever it says.
             Stored::Slices {
@@ -164,7 +163,7 @@ impl Entry {
             }
             Stored::Slices { slices, shard_id } => {
                 proto.shard_id = shard_id.cast_signed();
-                proto.slices = slices.iter().map(encode_slice).collect();
+                proto.slices = slices.iter().map(slices::proto::encode).collect();
             }
         }
         proto.encode_raw(out);
@@ -228,40 +227,12 @@ fn decode_extent(
     })
 }
 
-fn decode_slice(proto: &TensorSliceProto) -> Result<TensorSlice> {
-    let extents = proto.extent.iter().map(|extent| match extent.has_length {
-        None if extent.start == 0 => Ok(Extent::Full),
-        Some(HasLength::Length(length)) if extent.start >= 0 && length > 0 => Ok(Extent::Range {
-            start: extent.start,
-            length,
-        }),
-        _ => Err(Error::data_loss(format!(
-            "malformed slice; extent={extent:?}"
-        ))),
-    });
-    Ok(TensorSlice::new(extents.collect::<Result<_>>()?))
-}
-
-fn encode_slice(slice: &TensorSlice) -> TensorSliceProto {
-    let extent = slice.extents().iter().map(|extent| match *extent {
-        Extent::Full => ExtentProto {
-            start: 0,
-            has_length: None,
-        },
-        Extent::Range { start, length } => ExtentProto {
-            start,
-            has_length: Some(HasLength::Length(length)),
-        },
-    });
-    TensorSliceProto {
-        extent: extent.collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Code;
+    use crate::proto::TensorSliceProto;
+    use crate::proto::tensor_slice_proto::{Extent as ExtentProto, extent::HasLength};
 
     fn hex(text: &str) -> Vec<u8> {
         let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();

@@ -60,7 +60,7 @@ impl StringTensor {
     /// # Errors
     ///
     /// RESOURCE_EXHAUSTED when the memory cannot be had.
-    pub(super) fn with_lengths(lengths: Vec<usize>) -> Result<Self> {
+    pub fn with_lengths(lengths: Vec<usize>) -> Result<Self> {
         let mut ends = lengths;
         let mut total = 0usize;
         for end in &mut ends {
@@ -76,13 +76,18 @@ impl StringTensor {
     }
 
     /// The bytes of elements `first..end`.
-    pub(super) fn bytes_mut(&mut self, first: usize, end: usize) -> Option<&mut [u8]> {
+    pub fn bytes_mut(&mut self, first: usize, end: usize) -> Option<&mut [u8]> {
         let at = |element: usize| match element.checked_sub(1) {
             Some(before) => self.ends.get(before).copied(),
             None => Some(0),
         };
         let range = at(first)?..at(end)?;
         self.data.get_mut(range)
+    }
+
+    /// A tensor whose elements lie in `data` one after the other; `ends` says where each one ends.
+    pub fn from_parts(data: Vec<u8>, ends: Vec<usize>) -> Self {
+        Self { data, ends }
     }
 
     /// A tensor made of copies of `parts`.

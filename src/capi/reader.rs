@@ -2,6 +2,10 @@
 //!
 //! An open checkpoint, for more than one restore and for looking at what is there. Functions that take
 //! a const reader may run at the same time on any number of threads.
+//!
+//! The format is found out from the files, as TensorFlow does: V2 if there is an index, else V1, whose
+//! sharded checkpoints go by the pattern "model.ckpt-?????-of-00002" with literal question marks. A V1
+//! checkpoint has no checksum and no place per tensor, so that both are 0 in its entries.
 
 use std::ffi::{CString, c_char};
 use std::sync::Arc;

@@ -2,7 +2,8 @@
 //!
 //! A save writes temporary files first and renames them when they are complete and on disk, the index
 //! last: a checkpoint exists when its index does. Whatever goes wrong before that leaves every earlier
-//! checkpoint as it was, also one of the same prefix.
+//! checkpoint as it was, also one of the same prefix. Of the older format V1, which TensorFlow still reads
+//! and writes, the checkpoint is one file, or one file per shard, the first of them renamed last.
 
 use std::ffi::{CString, c_char, c_void};
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use super::context::{context_or_new, tfckpt_context};
 use super::error::{tfckpt_code, tfckpt_error};
 use super::handle::{Sized, borrow, c_path, init_struct, path, put, read_struct};
 use super::progress::{tfckpt_progress_fn, to_progress};
+use super::state::to_format;
 use super::stats::{clear_stats, put_stats, tfckpt_stats};
 use super::struct_array::StructArray;
 use super::tensor::tfckpt_tensor;
@@ -37,6 +39,9 @@ pub struct tfckpt_save_options {
     pub no_sync: i32,
     /// Not 0: the tensors of each device_name get a data file of their own.
     pub shard_by_device: i32,
+    /// TFCKPT_FORMAT_*: the format that is written. V1 has fewer dtypes and records below 2 GiB, and
+    /// no folder is created for it.
+    pub format: i32,
     /// Most bytes of a data file, as far as whole tensors allow; 0 = no limit.
     pub max_shard_size: u64,
     /// Alignment of every tensor in its data file in bytes, a power of two up to 1 MiB, for views;
@@ -69,7 +74,9 @@ pub unsafe extern "C" fn tfckpt_save_options_init(
 
 /// Saves num_tensors tensors to the checkpoint prefix, such as "/models/a/model.ckpt", in the order of
 /// the array. A folder that is missing is created, one level of it. options may be NULL. *prefix_out
-/// (unless prefix_out is NULL) receives the prefix with its step, to be freed with tfckpt_string_free.
+/// (unless prefix_out is NULL) receives the prefix with its step, to be freed with tfckpt_string_free; of
+/// a checkpoint of format V1 that shard_by_device or max_shard_size cut into files, the pattern
+/// "model.ckpt-?????-of-00002", which stands for it in every other call.
 ///
 /// # Errors
 ///
@@ -135,7 +142,7 @@ pub(super) unsafe fn save_with(
         let mut call = Call::new(&context);
         call.max_host_bytes = options.max_host_bytes;
         call.progress = to_progress(options.progress, options.user_data);
-        let saved = save(&tensors, &options.to_options(), &mut call);
+        let saved = save(&tensors, &options.to_options()?, &mut call);
         put_stats(options.stats, &call.stats)?;
         let saved: CString = c_path(&saved?);
         if !path_out.is_null() {
@@ -149,8 +156,8 @@ impl tfckpt_save_options {
     /// # Safety
     ///
     /// `global_step` must be NULL or valid for a read.
-    unsafe fn to_options(self) -> SaveOptions {
-        SaveOptions {
+    unsafe fn to_options(self) -> Result<SaveOptions> {
+        Ok(SaveOptions {
             // SAFETY: the caller's promise.
             global_step: unsafe { borrow(self.global_step) }.copied(),
             pad_step_number: self.pad_step_number != 0,
@@ -160,7 +167,7 @@ impl tfckpt_save_options {
             shard_by_device: self.shard_by_device != 0,
             max_shard_size: self.max_shard_size,
             alignment: self.alignment,
-            ..SaveOptions::default()
-        }
+            format: to_format(self.format)?,
+        })
     }
 }

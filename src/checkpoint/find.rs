@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use super::layout::Layout;
-use super::v1_files::v1_files;
+use super::open::Opened;
+use super::v1_files::{Sharded, v1_files};
 use super::{open, previous};
 use crate::error::{Code, Error, Result};
 use crate::io::dir::look;
 use crate::naming;
+use crate::v1::V1Reader;
 
 /// TensorFlow's test, on the literal name: an index, or a V1 file or pattern of V1 shards. A folder
 /// counts only if it opens, and a prefix without an index if an interrupted save left a copy of the
@@ -39,7 +41,8 @@ fn exists_now(prefix: &Path) -> Result<bool> {
         _ if !v1_files(prefix)?.is_empty() => Ok(true),
         _ => {
             let layout = Layout::v2(&super::v2_data_files);
-            Ok(previous::newest_complete(prefix, &layout)?.is_some())
+            Ok(previous::newest_complete(prefix, &layout)?.is_some()
+                || super::v1_files::newest_previous(prefix)?.is_some())
         }
     }
 }
@@ -52,15 +55,34 @@ fn exists_now(prefix: &Path) -> Result<bool> {
 /// DATA_LOSS saying what is missing or damaged; errors that keep the question from being answered.
 pub fn check_complete(prefix: &Path) -> Result<()> {
     let incomplete = |error: Error| match error.code() {
-        Code::NotFound | Code::OutOfRange | Code::FailedPrecondition => {
+        Code::NotFound | Code::OutOfRange | Code::FailedPrecondition | Code::Internal => {
             error.with_code(Code::DataLoss)
         }
         _ => error,
     };
-    let reader = open::open(prefix).map_err(incomplete)?;
+    let reader = match open::open(prefix).map_err(incomplete)? {
+        Opened::V2(reader) => reader,
+        // Its tables and their first records have been read.
+        Opened::V1(reader) => return all_shards(prefix, &reader),
+    };
     let named = reader.furthest_extents().map_err(incomplete)?;
     for extent in named {
         reader.locate(&extent).map_err(incomplete)?;
     }
     Ok(())
+}
+
+/// Whether every shard of a pattern was there.
+fn all_shards(prefix: &Path, reader: &V1Reader) -> Result<()> {
+    let Some(sharded) = Sharded::of(prefix) else {
+        return Ok(());
+    };
+    let (have, want) = (reader.num_shards(), sharded.num_shards() as usize);
+    if have == want {
+        return Ok(());
+    }
+    Err(Error::data_loss(format!(
+        "files of a sharded checkpoint are missing; have={have} of={want}"
+    ))
+    .with_file(prefix))
 }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::find::{check_complete, exists};
 use super::previous;
+use super::v1_files::Sharded;
 use crate::error::{Code, Error, Result};
+use crate::naming;
 use crate::state::{self, CheckpointState};
 
 /// How the latest checkpoint is found.
@@ -107,10 +109,10 @@ fn try_path(dir: &Path, path: &str, rebase: bool) -> Result<PathBuf> {
     let recorded = Path::new(path);
     // An interrupted save may have recorded the copy of what it was overwriting; the prefix itself
     // opens through that copy, or is whole again.
-    if let Some(original) = previous::original(recorded)
-        && check_complete(original).is_ok()
+    if let Some(original) = original(recorded)
+        && check_complete(&original).is_ok()
     {
-        return Ok(original.to_owned());
+        return Ok(original);
     }
     let error = match check_complete(recorded) {
         Ok(()) => return Ok(recorded.to_owned()),
@@ -124,4 +126,15 @@ fn try_path(dir: &Path, path: &str, rebase: bool) -> Result<PathBuf> {
         };
     }
     Err(incomplete(recorded, error))
+}
+
+/// PREFIX, or the pattern of its V1 shards, if `recorded` is that of a `PREFIX.prev-<id>`.
+fn original(recorded: &Path) -> Option<PathBuf> {
+    match Sharded::of(recorded) {
+        Some(sharded) => {
+            let original = previous::original(&sharded.base)?;
+            Some(naming::append(original, &sharded.tail))
+        }
+        None => previous::original(recorded).map(Path::to_owned),
+    }
 }

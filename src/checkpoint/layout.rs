@@ -38,6 +38,8 @@ pub struct Layout<'a> {
     pub commit: &'a str,
     /// What follows the prefix in the names of all data files; empty if there are none.
     pub data: &'a str,
+    /// What follows the prefix in the path by which the checkpoint is restored.
+    pub tail: &'a str,
     /// Reads a commit file.
     pub data_files: &'a DataFiles<'a>,
 }
@@ -48,6 +50,17 @@ impl<'a> Layout<'a> {
         Self {
             commit: ".index",
             data: ".data-",
+            tail: "",
+            data_files,
+        }
+    }
+
+    /// The layout of a V1 checkpoint of one file.
+    pub fn v1(data_files: &'a DataFiles<'a>) -> Self {
+        Self {
+            commit: "",
+            data: "",
+            tail: "",
             data_files,
         }
     }

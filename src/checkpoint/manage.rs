@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::layout::Layout;
-use super::v1_files::v1_files;
+use super::v1_files::{self, Sharded, v1_files};
 use super::{find, previous};
 use crate::error::Result;
 use crate::io::dir::{list, look, remove, sync_dir};
@@ -117,12 +117,7 @@ pub fn remove_checkpoint(prefix: &Path, options: &RemoveOptions<'_>) -> Result<(
     }
     let sync = !options.no_sync;
     let state_file = state::state_file(state::paths::dirname(prefix), None);
-    previous::remove_left_over(
-        prefix,
-        &Layout::v2(&super::v2_data_files),
-        &state_file,
-        sync,
-    )?;
+    remove_previous(prefix, options.format, &state_file, sync)?;
     remove(&state::meta_graph_filename(
         prefix,
         options.meta_graph_suffix.unwrap_or("meta"),
@@ -145,6 +140,23 @@ pub fn remove_checkpoint(prefix: &Path, options: &RemoveOptions<'_>) -> Result<(
         }
     }
     if sync { sync_dir(&dir) } else { Ok(()) }
+}
+
+/// Removes what an interrupted save of this format left of the checkpoint before it.
+fn remove_previous(prefix: &Path, format: Format, state_file: &Path, sync: bool) -> Result<()> {
+    let (v2, whole) = (
+        Layout::v2(&super::v2_data_files),
+        Layout::v1(&v1_files::whole_file),
+    );
+    match (format, Sharded::of(prefix)) {
+        (Format::V2, _) => previous::remove_left_over(prefix, &v2, state_file, sync),
+        (Format::V1, None) => previous::remove_left_over(prefix, &whole, state_file, sync),
+        (Format::V1, Some(sharded)) => {
+            let data_files = |commit: &Path| sharded.data_files(commit);
+            let layout = sharded.layout(&data_files);
+            previous::remove_left_over(&sharded.base, &layout, state_file, sync)
+        }
+    }
 }
 
 /// All data files of `prefix`, whatever number of shards they are of.

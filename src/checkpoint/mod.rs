@@ -24,13 +24,17 @@ mod restore;
 mod restore_plan;
 mod restore_rounds;
 mod restore_strings;
+mod restore_v1;
 mod restore_v2;
 mod save;
+mod save_v1;
 mod shard;
 mod tensor;
 mod update;
 mod v1_files;
+mod v1_sinks;
 mod verify;
+mod verify_v1;
 mod view;
 
 pub use device_name::canonical as canonical_device;

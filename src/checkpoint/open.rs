@@ -1,14 +1,25 @@
-//! From a prefix to an open bundle, and what to say when there is none.
+//! From a prefix to an open checkpoint of either format, and what to say when there is none.
 
 use std::path::{Path, PathBuf};
 
 use super::layout::Layout;
 use super::previous;
+use super::v1_files::{self, v1_files};
 use crate::bundle::BundleReader;
 use crate::error::{Code, Error, Result};
 use crate::io;
 use crate::io::read::ReadFile;
 use crate::naming;
+use crate::v1::V1Reader;
+
+/// An open checkpoint, as its files are found.
+#[derive(Debug)]
+pub enum Opened {
+    /// An index and data files.
+    V2(BundleReader),
+    /// One file, or one per shard.
+    V1(V1Reader),
+}
 
 /// Opens the checkpoint at `prefix`, taken literally.
 ///
@@ -19,7 +30,7 @@ use crate::naming;
 ///
 /// NOT_FOUND, DATA_LOSS and UNIMPLEMENTED with TensorFlow's texts where it has them; INVALID_ARGUMENT
 /// when the path is that of a file of a checkpoint.
-pub fn open(prefix: &Path) -> Result<BundleReader> {
+pub fn open(prefix: &Path) -> Result<Opened> {
     if prefix.as_os_str().is_empty() {
         return Err(Error::invalid_argument("the prefix is empty"));
     }
@@ -29,11 +40,15 @@ pub fn open(prefix: &Path) -> Result<BundleReader> {
     }
 }
 
-/// Opens the index of `prefix` or, without one, its newest `.prev`; `None` if neither is there.
-fn open_literal(prefix: &Path) -> Result<Option<BundleReader>> {
+/// Opens what is at `prefix`, V2 before V1 as TensorFlow does, or else its newest `.prev`; `None` if
+/// neither is there.
+fn open_literal(prefix: &Path) -> Result<Option<Opened>> {
     match BundleReader::open(prefix, previous::original(prefix)) {
         Err(error) if is_missing_index(&error, prefix) => {}
-        opened => return opened.map(Some),
+        opened => return opened.map(Opened::V2).map(Some),
+    }
+    if let Some(opened) = open_v1(prefix)? {
+        return Ok(Some(Opened::V1(opened)));
     }
     let layout = Layout::v2(&super::v2_data_files);
     let Some(previous) = previous::newest_complete(prefix, &layout)? else {
@@ -42,15 +57,35 @@ fn open_literal(prefix: &Path) -> Result<Option<BundleReader>> {
     match BundleReader::open(&previous, Some(prefix)) {
         // It went when a save was complete.
         Err(error) if error.code() == Code::NotFound => Ok(None),
-        opened => opened.map(Some),
+        opened => opened.map(Opened::V2).map(Some),
+    }
+}
+
+/// Opens the V1 files at `prefix`, or those that a save which was overwriting them has kept.
+fn open_v1(prefix: &Path) -> Result<Option<V1Reader>> {
+    let mut files = v1_files(prefix)?;
+    if !v1_files::has_commit_file(prefix, &files)
+        && let Some(kept) = v1_files::newest_previous(prefix)?
+    {
+        files = v1_files(&kept)?;
+    }
+    if files.is_empty() {
+        return Ok(None);
+    }
+    match V1Reader::open(prefix, &files) {
+        Ok(reader) => Ok(Some(reader)),
+        // It went meanwhile.
+        Err(error) if error.code() == Code::NotFound => Ok(None),
+        Err(_) if without_suffix(prefix).is_some() => Err(explain(prefix)),
+        Err(error) => Err(error),
     }
 }
 
 /// Opens the variables of a SavedModel's folder.
-fn open_folder(prefix: &Path) -> Result<BundleReader> {
+fn open_folder(prefix: &Path) -> Result<Opened> {
     let variables = prefix.join("variables").join("variables");
     if io::exists(&naming::index_file(&variables)) {
-        return BundleReader::open(&variables, None);
+        return BundleReader::open(&variables, None).map(Opened::V2);
     }
     Err(explain(prefix))
 }
@@ -79,24 +114,15 @@ fn explain(prefix: &Path) -> Error {
         ))
         .with_file(prefix)
     };
-    match ReadFile::open(prefix).and_then(|file| has_table_magic(&file)) {
-        Ok(true) => Error::unimplemented("checkpoints of format V1 cannot be read yet").with_file(prefix),
-        Ok(false) => unusable("DATA_LOSS: not an sstable (bad magic number)".to_owned()),
-        Err(error) if error.code() == Code::NotFound => Error::not_found(format!(
+    match ReadFile::open(prefix) {
+        Err(error) if error.code() != Code::NotFound => {
+            unusable(format!("{}: {}", error.code(), error.message()))
+        }
+        _ => Error::not_found(format!(
             "Unsuccessful TensorSliceReader constructor: Failed to find any matching files for {shown}"
         ))
         .with_file(prefix),
-        Err(error) if error.code() == Code::OutOfRange => {
-            unusable("DATA_LOSS: file is too short to be an sstable".to_owned())
-        }
-        Err(error) => unusable(format!("{}: {}", error.code(), error.message())),
     }
-}
-
-fn has_table_magic(file: &ReadFile) -> Result<bool> {
-    const MAGIC: [u8; 8] = [0x57, 0xfb, 0x80, 0x8b, 0x24, 0x75, 0x47, 0xdb];
-    let end = file.read_vec(file.size().saturating_sub(8), 8)?;
-    Ok(end == MAGIC)
 }
 
 /// The prefix that a path of one of a checkpoint's files belongs to.

@@ -154,7 +154,7 @@ pub fn remove_left_over(
         return Ok(());
     }
     if let Some(bytes) = redirect::read(state_file)?
-        && let Some(text) = redirect::to_original(&bytes, state_file, prefix)
+        && let Some(text) = redirect::to_original(&bytes, state_file, prefix, layout)
     {
         crate::io::write::replace_file(state_file, &text, sync)?;
     }

@@ -138,12 +138,12 @@ impl<'a> Steps<'a> {
         let state = redirect::read(file)?;
         let kept = match (&state, &old) {
             (Some(state), Some((kept, _))) if !new.data.is_empty() => {
-                redirect::to_kept(state, file, prefix, kept.path())
+                redirect::to_kept(state, file, prefix, kept.path(), &new.layout)
             }
             _ => None,
         };
         // A crash may have left a state that names a `.prev`, which is removed in the end.
-        let repaired = |state: &Vec<u8>| redirect::to_original(state, file, prefix);
+        let repaired = |state: &Vec<u8>| redirect::to_original(state, file, prefix, &new.layout);
         let last = (new.state.take()).or_else(|| state.as_ref().and_then(repaired));
         let written = |bytes: &Option<Vec<u8>>| match bytes {
             Some(bytes) => TempFile::with_bytes(file, bytes, new.sync).map(Some),

@@ -827,6 +827,7 @@ fn a_v1_checkpoint_is_replaced_in_one_rename_and_brought_back() {
     let layout = Layout {
         commit: "",
         data: "",
+        tail: "",
         data_files: &|_| Ok(Vec::new()),
     };
     for at in 0.. {
@@ -864,6 +865,7 @@ fn shard_0_of_v1_takes_the_part_of_the_index() {
     let layout = Layout {
         commit: "-00000-of-00002",
         data: "-",
+        tail: "-?????-of-00002",
         data_files: &|_| {
             Ok(vec![DataFile {
                 suffix: "-00001-of-00002".to_owned(),

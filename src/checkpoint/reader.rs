@@ -4,24 +4,27 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::manage::Format;
+use super::open::Opened;
 use super::restore::{RestoreOptions, RestoreOutcome};
-use super::restore_rounds;
+use super::restore_rounds::{self, RestoreFormat};
 use super::tensor::RestoreTensor;
 use super::view::{self, View, ViewOptions};
-use super::{open, verify};
-use crate::bundle::{BundleReader, DataExtent, Entry, Listing, Stored};
+use super::{open, verify, verify_v1};
+use crate::bundle::{DataExtent, Entry, Listing, Stored};
 use crate::coding;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 use crate::transfer::Call;
+use crate::v1::{Tensor, V1Reader};
 
 /// An open checkpoint. Any number of threads may use it at once.
 ///
-/// The index and up to 256 data files are open, so that they stay readable when retention deletes
-/// the checkpoint; nothing of the index but its first block is held in memory.
+/// Of a V2 checkpoint the index and up to 256 data files are open, so that they stay readable when
+/// retention deletes it; nothing of the index but its first block is held in memory. Of a V1
+/// checkpoint all files are open, and names and shapes are held.
 #[derive(Debug)]
-pub struct Reader(BundleReader);
+pub struct Reader(Opened);
 
 impl Reader {
     /// Opens the checkpoint at `prefix`, which is taken literally.
@@ -36,17 +39,26 @@ impl Reader {
 
     /// The prefix that was opened.
     pub fn prefix(&self) -> &Path {
-        self.0.prefix()
+        match &self.0 {
+            Opened::V2(reader) => reader.prefix(),
+            Opened::V1(reader) => reader.prefix(),
+        }
     }
 
     /// The format of its files.
     pub fn format(&self) -> Format {
-        Format::V2
+        match &self.0 {
+            Opened::V2(_) => Format::V2,
+            Opened::V1(_) => Format::V1,
+        }
     }
 
-    /// Number of data files.
+    /// Number of data files; of a V1 checkpoint, of all files.
     pub fn num_shards(&self) -> u32 {
-        self.0.num_shards()
+        match &self.0 {
+            Opened::V2(reader) => reader.num_shards(),
+            Opened::V1(reader) => u32::try_from(reader.num_shards()).unwrap_or(u32::MAX),
+        }
     }
 
     /// Number of tensors, those whose entry is damaged included. Goes through the index.
@@ -55,7 +67,10 @@ impl Reader {
     ///
     /// DATA_LOSS when a block of the index is damaged.
     pub fn num_tensors(&self) -> Result<usize> {
-        let mut listing = self.0.list();
+        let mut listing = match &self.0 {
+            Opened::V2(reader) => reader.list(),
+            Opened::V1(reader) => return Ok(reader.num_tensors()),
+        };
         let mut num = 0;
         while listing.next()?.is_some() {
             num += 1;
@@ -65,7 +80,10 @@ impl Reader {
 
     /// Goes through all tensors in key order.
     pub fn entries(&self) -> Entries<'_> {
-        Entries(self.0.list())
+        Entries(match &self.0 {
+            Opened::V2(reader) => Place::V2(Box::new(reader.list())),
+            Opened::V1(reader) => Place::V1(reader, None),
+        })
     }
 
     /// What the index says of one tensor.
@@ -74,14 +92,23 @@ impl Reader {
     ///
     /// NOT_FOUND; DATA_LOSS when its entry, or the block it would be in, is damaged.
     pub fn find(&self, key: &[u8]) -> Result<TensorInfo> {
-        let entry = self.0.lookup().entry(key)?;
-        Ok(TensorInfo::new(key.to_owned(), entry))
+        match &self.0 {
+            Opened::V2(reader) => {
+                let entry = reader.lookup().entry(key)?;
+                Ok(TensorInfo::new(key.to_owned(), entry))
+            }
+            Opened::V1(reader) => TensorInfo::of_v1(key, reader.tensor(key)?),
+        }
     }
 
     /// What the index says of each of `keys`, in their order; errors as in [`find`](Self::find).
     pub fn find_all(&self, keys: &[&[u8]]) -> Vec<Result<TensorInfo>> {
+        let reader = match &self.0 {
+            Opened::V2(reader) => reader,
+            Opened::V1(_) => return keys.iter().map(|key| self.find(key)).collect(),
+        };
         let mut found: Vec<Option<Result<TensorInfo>>> = keys.iter().map(|_| None).collect();
-        let mut lookup = self.0.lookup();
+        let mut lookup = reader.lookup();
         // In key order the look-ups go through the index once.
         for index in coding::key_order(keys).order {
             if let (Some(key), Some(slot)) = (keys.get(index), found.get_mut(index)) {
@@ -104,7 +131,11 @@ impl Reader {
         call: &mut Call<'_>,
     ) -> Result<RestoreOutcome> {
         let started = Instant::now();
-        let outcome = restore_rounds::restore(&self.0, tensors, options, call);
+        let format: &dyn RestoreFormat = match &self.0 {
+            Opened::V2(reader) => reader,
+            Opened::V1(reader) => reader,
+        };
+        let outcome = restore_rounds::restore(format, tensors, options, call);
         call.finish(started);
         outcome
     }
@@ -115,7 +146,14 @@ impl Reader {
     ///
     /// FAILED_PRECONDITION for data that cannot be used in place.
     pub fn view(&self, key: &[u8], options: ViewOptions) -> Result<View> {
-        view::view(&self.0, key, options)
+        match &self.0 {
+            Opened::V2(reader) => view::view(reader, key, options),
+            Opened::V1(reader) => Err(Error::failed_precondition(
+                "tensors of a V1 checkpoint cannot be used in place",
+            )
+            .with_key(key)
+            .with_file(reader.prefix())),
+        }
     }
 
     /// Checks every checksum and hands each thing that is broken to `damage`.
@@ -125,14 +163,23 @@ impl Reader {
     /// Only what keeps the checkpoint from being verified at all: CANCELLED, no memory.
     pub fn verify(&self, damage: &mut dyn FnMut(Error), call: &mut Call<'_>) -> Result<()> {
         let started = Instant::now();
-        let verified = verify::verify(&self.0, damage, call);
+        let verified = match &self.0 {
+            Opened::V2(reader) => verify::verify(reader, damage, call),
+            Opened::V1(reader) => verify_v1::verify(reader, damage, call),
+        };
         call.finish(started);
         verified
     }
 }
 
 /// An iteration over the tensors of a checkpoint, in key order.
-pub struct Entries<'a>(Listing<'a>);
+pub struct Entries<'a>(Place<'a>);
+
+enum Place<'a> {
+    V2(Box<Listing<'a>>),
+    /// The name delivered last.
+    V1(&'a V1Reader, Option<Vec<u8>>),
+}
 
 impl Entries<'_> {
     /// The next tensor: its key, and what the index says of it, or what is wrong with its entry.
@@ -147,7 +194,18 @@ impl Entries<'_> {
         reason = "the outer result ends the iteration"
     )]
     pub fn next(&mut self) -> Result<Option<(Vec<u8>, Result<TensorInfo>)>> {
-        let Some((key, entry)) = self.0.next()? else {
+        let listing = match &mut self.0 {
+            Place::V2(listing) => listing,
+            Place::V1(reader, last) => {
+                let Some((name, tensor)) = reader.after(last.as_deref()) else {
+                    return Ok(None);
+                };
+                *last = Some(name.to_owned());
+                let info = tensor.and_then(|tensor| TensorInfo::of_v1(name, tensor));
+                return Ok(Some((name.to_owned(), info)));
+            }
+        };
+        let Some((key, entry)) = listing.next()? else {
             return Ok(None);
         };
         let info = entry.map(|entry| TensorInfo::new(key.clone(), entry));
@@ -164,20 +222,38 @@ pub struct TensorInfo {
     pub dtype: DType,
     /// Its shape; of the full tensor if it is partitioned.
     pub shape: Shape,
-    /// Bytes in the data files; of a partitioned tensor what the full tensor takes, 0 if its elements
-    /// are strings.
+    /// Bytes in the data files; of a partitioned tensor, and in a V1 checkpoint, what the full tensor
+    /// takes in memory, 0 if its elements are strings.
     pub size: u64,
     /// Number of the data file; 0 for a partitioned tensor.
     pub shard_id: u32,
-    /// First byte there; 0 for a partitioned tensor.
+    /// First byte there; 0 for a partitioned tensor, and in a V1 checkpoint.
     pub offset: u64,
-    /// CRC-32C of the bytes, unmasked; 0 for a partitioned tensor.
+    /// CRC-32C of the bytes, unmasked; 0 for a partitioned tensor, and in a V1 checkpoint.
     pub crc32c: u32,
     /// The slices in which it is stored, such as `0,2:-`; empty if it is stored whole.
     pub slices: Vec<String>,
 }
 
 impl TensorInfo {
+    fn of_v1(key: &[u8], tensor: &Tensor) -> Result<Self> {
+        let dtype = tensor.dtype()?;
+        let whole = tensor.is_whole();
+        let slices = tensor.slices.iter().filter(|_| !whole);
+        let shard = tensor.slices.first().filter(|_| whole);
+        let size = dtype.size().and_then(|size| tensor.shape.byte_size(size));
+        Ok(Self {
+            key: key.to_owned(),
+            dtype,
+            shape: tensor.shape.clone(),
+            size: size.unwrap_or(0),
+            shard_id: shard.map_or(0, |(_, shard)| u32::try_from(*shard).unwrap_or(u32::MAX)),
+            offset: 0,
+            crc32c: 0,
+            slices: slices.map(|(slice, _)| slice.to_string()).collect(),
+        })
+    }
+
     fn new(key: Vec<u8>, entry: Entry) -> Self {
         let Entry {
             dtype,

@@ -6,7 +6,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::layout::{base_name, folder};
+use super::layout::{Layout, base_name, folder};
 use super::previous::original;
 use crate::error::{Code, Error, Result};
 use crate::io::cleaned;
@@ -33,23 +33,36 @@ pub fn read(state_file: &Path) -> Result<Option<Vec<u8>>> {
 /// The state with every path that means `prefix` replaced by one that means `kept`, a
 /// `PREFIX.prev-<id>`; the rest of its content stays. `None` if no path does, or the text is no
 /// state: nobody is led anywhere by it then.
-pub fn to_kept(state: &[u8], state_file: &Path, prefix: &Path, kept: &Path) -> Option<Vec<u8>> {
+pub fn to_kept(
+    state: &[u8],
+    state_file: &Path,
+    prefix: &Path,
+    kept: &Path,
+    layout: &Layout<'_>,
+) -> Option<Vec<u8>> {
     let kept = base_name(kept).as_bytes();
     let added = kept.get(base_name(prefix).len()..)?;
     let added = std::str::from_utf8(added).ok()?;
-    replace(state, state_file, prefix, |plain| format!("{plain}{added}"))
+    let new = |plain: &str| format!("{plain}{added}");
+    replace(state, state_file, prefix, layout.tail, new)
 }
 
 /// The state with every path that means a `.prev` of `prefix` replaced by one that means `prefix`;
 /// `None` as for [`to_kept`].
-pub fn to_original(state: &[u8], state_file: &Path, prefix: &Path) -> Option<Vec<u8>> {
-    replace(state, state_file, prefix, str::to_owned)
+pub fn to_original(
+    state: &[u8],
+    state_file: &Path,
+    prefix: &Path,
+    layout: &Layout<'_>,
+) -> Option<Vec<u8>> {
+    replace(state, state_file, prefix, layout.tail, str::to_owned)
 }
 
 fn replace(
     state: &[u8],
     state_file: &Path,
     prefix: &Path,
+    tail: &str,
     new: impl Fn(&str) -> String,
 ) -> Option<Vec<u8>> {
     let mut state = CheckpointState::parse(state).ok()?;
@@ -57,11 +70,14 @@ fn replace(
     let mut changed = false;
     let all = state.all_model_checkpoint_paths.iter_mut();
     for path in all.chain([&mut state.model_checkpoint_path]) {
-        let plain = original(Path::new(path.as_str()))
+        let Some(plain) = path.strip_suffix(tail) else {
+            continue;
+        };
+        let plain = original(Path::new(plain))
             .and_then(Path::to_str)
-            .unwrap_or(path);
+            .unwrap_or(plain);
         if means(&paths::join(dir, Path::new(plain)), prefix) {
-            let new = new(plain);
+            let new = new(plain) + tail;
             changed |= *path != new;
             *path = new;
         }
@@ -88,6 +104,13 @@ fn means(one: &Path, other: &Path) -> bool {
 mod tests {
     use super::*;
 
+    const LAYOUT: Layout<'_> = Layout {
+        commit: ".index",
+        data: ".data-",
+        tail: "",
+        data_files: &|_| Ok(Vec::new()),
+    };
+
     fn state(latest: &str, all: &[&str]) -> CheckpointState {
         CheckpointState {
             model_checkpoint_path: latest.to_owned(),
@@ -110,21 +133,25 @@ mod tests {
             let old = state(spelling, &["m-1", spelling]);
             let bytes = old.to_text().into_bytes();
             let there = format!("{spelling}.prev-0123456789abcdef");
-            let new = to_kept(&bytes, &file, &prefix, &kept).unwrap();
+            let new = to_kept(&bytes, &file, &prefix, &kept, &LAYOUT).unwrap();
             assert_eq!(
                 CheckpointState::parse(&new).unwrap(),
                 state(&there, &["m-1", &there])
             );
             // Another one takes its place, and it goes back again.
             let other = dir.path().join("s/m.prev-fedcba9876543210");
-            let moved = to_kept(&new, &file, &prefix, &other).unwrap();
-            assert_eq!(to_original(&moved, &file, &prefix).unwrap(), bytes);
-            assert_eq!(to_original(&bytes, &file, &prefix), None);
+            let moved = to_kept(&new, &file, &prefix, &other, &LAYOUT).unwrap();
+            assert_eq!(to_original(&moved, &file, &prefix, &LAYOUT).unwrap(), bytes);
+            assert_eq!(to_original(&bytes, &file, &prefix, &LAYOUT), None);
         }
         for stranger in ["m-1", "mm", "e/m", "../m", "m.prev-1", ""] {
             let bytes = state(stranger, &[stranger]).to_text().into_bytes();
-            assert_eq!(to_kept(&bytes, &file, &prefix, &kept), None, "{stranger}");
+            assert_eq!(
+                to_kept(&bytes, &file, &prefix, &kept, &LAYOUT),
+                None,
+                "{stranger}"
+            );
         }
-        assert_eq!(to_kept(b"no state", &file, &prefix, &kept), None);
+        assert_eq!(to_kept(b"no state", &file, &prefix, &kept, &LAYOUT), None);
     }
 }

@@ -1,6 +1,7 @@
 //! The tensors of a restore that are refused before anything is read, and which error is the call's.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::tensor::{RestoreTensor, check_dtype};
 use crate::bundle::{DataExtent, Entry, KeyText, Stored};
@@ -32,8 +33,17 @@ impl Refused {
 
     /// Refuses the tensor at `index` if its dtype cannot be restored, or is not that of its entry.
     /// Returns whether it is not refused.
-    pub fn check_dtype(&mut self, index: usize, tensor: &RestoreTensor<'_>, entry: &Entry) -> bool {
-        let place = |error: Error| error.with_tensor_index(index).with_key(tensor.key);
+    pub fn check_dtype(
+        &mut self,
+        index: usize,
+        tensor: &RestoreTensor<'_>,
+        entry: &Entry,
+        index_file: &Path,
+    ) -> bool {
+        let place = |error: Error| {
+            let error = error.with_tensor_index(index).with_key(tensor.key);
+            error.with_file(index_file)
+        };
         if let Err(error) = check_dtype(tensor.dtype) {
             self.insert(index, place(error));
             return false;

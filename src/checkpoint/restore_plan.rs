@@ -87,7 +87,10 @@ pub(super) fn plan<'a>(
                 continue;
             }
         };
-        if !planned.refused.check_dtype(index, tensor, &entry) {
+        if !planned
+            .refused
+            .check_dtype(index, tensor, &entry, reader.index_file())
+        {
             continue;
         }
         if let Err(error) = planner.plan(tensor, &entry, &mut lookup, &mut planned) {

@@ -176,7 +176,7 @@ fn outcome(
     }
 }
 
-fn memory_size(tensor: &RestoreTensor<'_>) -> u64 {
+pub(super) fn memory_size(tensor: &RestoreTensor<'_>) -> u64 {
     match &tensor.data {
         RestoreData::Bytes(span) => span.len() as u64,
         RestoreData::Strings(_) => 0,

@@ -1,4 +1,4 @@
-//! Saves a list of tensors as a V2 checkpoint.
+//! Saves a list of tensors as a checkpoint: as V2 here, as V1 in [`save_v1`](super::save_v1).
 //!
 //! Names, dtypes, shapes and slices of all tensors are checked before anything is written. The data
 //! files and then the index are written under temporary names, and become the checkpoint in one step
@@ -37,12 +37,12 @@ pub struct SaveOptions {
     /// Whether to leave out every fsync. The checkpoint then survives a crash of the process, but
     /// not one of the system.
     pub no_sync: bool,
-    /// The format of the files.
-    pub format: Format,
     /// Whether every device string gets a data file of its own.
     pub shard_by_device: bool,
     /// Most bytes of a data file, as far as whole tensors allow; 0 = no limit.
     pub max_shard_size: u64,
+    /// The format. A sharded V1 checkpoint is restored by the pattern that the save returns.
+    pub format: Format,
     /// Alignment of every tensor in its data file in bytes, a power of two up to a MiB; 0 and 1 pack,
     /// as TensorFlow does, which reads either.
     pub alignment: u64,
@@ -107,7 +107,7 @@ impl Request<'_> {
         let started = Instant::now();
         let saved = match self.options.format {
             Format::V2 => self.save_v2(call),
-            Format::V1 => Err(Error::unimplemented("V1")),
+            Format::V1 => self.save_v1(call),
         };
         call.finish(started);
         saved
@@ -189,7 +189,8 @@ impl Request<'_> {
             drop(index);
 
             call.progress.report()?;
-            self.publish(files, commit, call)
+            let layout = FileLayout::v2(&super::v2_data_files);
+            self.publish_as(prefix, layout, files, commit, prefix, call)
         };
         let saved = write();
         if saved.is_err() && made_folder {
@@ -198,17 +199,26 @@ impl Request<'_> {
         saved.map(|()| prefix.to_owned())
     }
 
-    fn publish(&self, files: Vec<TempFile>, commit: TempFile, call: &mut Call<'_>) -> Result<()> {
+    /// Makes the temporary files the checkpoint `prefix`, which `restored_by` is the path of.
+    pub(super) fn publish_as(
+        &self,
+        prefix: &Path,
+        layout: FileLayout<'_>,
+        files: Vec<TempFile>,
+        commit: TempFile,
+        restored_by: &Path,
+        call: &mut Call<'_>,
+    ) -> Result<()> {
         let StateFile {
             path: state_file,
             content: state,
-        } = (self.state)(&self.prefix)?;
+        } = (self.state)(restored_by)?;
         let sync = !self.options.no_sync;
         let started = Instant::now();
         let progress = RefCell::new(&mut call.progress);
         let publication = Publication {
-            prefix: self.prefix.clone(),
-            layout: FileLayout::v2(&super::v2_data_files),
+            prefix: prefix.to_owned(),
+            layout,
             data: files,
             commit,
             state_file,
@@ -257,7 +267,7 @@ fn check_alignment(alignment: u64) -> Result<u64> {
 ///
 /// Devices are numbered in the order of their strings, as TensorFlow's Saver sorts them; a shard that
 /// reaches `max_shard_size` is followed by another one of the same device.
-fn assign_shards(tensors: &[SaveTensor<'_>], options: &SaveOptions) -> Result<Vec<u32>> {
+pub(super) fn assign_shards(tensors: &[SaveTensor<'_>], options: &SaveOptions) -> Result<Vec<u32>> {
     if !options.shard_by_device && options.max_shard_size == 0 {
         return Ok(vec![0; tensors.len()]);
     }
@@ -296,7 +306,7 @@ fn assign_shards(tensors: &[SaveTensor<'_>], options: &SaveOptions) -> Result<Ve
 }
 
 /// Checks all tensors and adds their keys to the bundle. Returns each one's number there.
-fn describe(
+pub(super) fn describe(
     tensors: &[SaveTensor<'_>],
     shards: &[u32],
     bundle: &mut BundleWriter,

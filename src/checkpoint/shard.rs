@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::layout::Layout;
+use super::manage::Format;
 use super::publish::Publication;
 use super::save::{Request, SaveOptions, StateFile, numbered};
 use super::tensor::SaveTensor;
@@ -31,7 +32,7 @@ use crate::transfer::Call;
 /// # Errors
 ///
 /// As [`super::save()`]; INVALID_ARGUMENT for a shard that is not below `num_shards`, a `save_id` that is
-/// not a file name, or options that write the state file, which the merge does.
+/// not a file name, a format other than V2, or options that write the state file, which the merge does.
 pub fn save_shard(
     prefix: &Path,
     shard: u32,
@@ -54,6 +55,11 @@ pub fn save_shard(
     if options.update_state {
         return Err(Error::invalid_argument(
             "a part is not a checkpoint to be named in the state file; update_state is for the merge",
+        ));
+    }
+    if options.format != Format::V2 {
+        return Err(Error::invalid_argument(
+            "only parts of format V2 can be merged",
         ));
     }
     let mut folder = numbered(prefix, options)?.into_os_string();

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::variables::{Variable, VariableList};
 use super::{Saver, not_built};
-use crate::checkpoint::{Reader, RestoreData, RestoreOptions, RestoreTensor, checkpoint_exists};
+use crate::checkpoint::{
+    Format, Reader, RestoreData, RestoreOptions, RestoreTensor, checkpoint_exists,
+};
 use crate::error::{Code, Error, Result};
 use crate::object_graph::ObjectGraph;
 use crate::shape::Shape;
@@ -106,13 +108,15 @@ impl Restore<'_> {
     /// a shape of its own.
     fn find(&self, keys: &[&[u8]]) -> Result<Vec<Shape>> {
         let found = self.reader.find_all(keys);
+        let looks_up_all = self.reader.format() == Format::V2;
         let shapes = self
             .ordered()
             .zip(found)
             .enumerate()
             .map(|(index, (variable, found))| {
                 match (found, &variable.shape) {
-                    (Err(error), _) if error.code() == Code::NotFound => Err(error),
+                    // In a V1 checkpoint the first tensor that fails decides, for whatever reason.
+                    (Err(error), _) if looks_up_all && error.code() == Code::NotFound => Err(error),
                     (_, Some(shape)) => Ok(shape.clone()),
                     (found, None) => Ok(found?.shape),
                 }

@@ -5,11 +5,12 @@
 
 pub mod key;
 mod overlap;
+pub mod proto;
 mod slice;
 mod slice_set;
 mod spec;
 
 pub use overlap::Overlap;
-pub use slice::{Extent, TensorSlice};
+pub use slice::TensorSlice;
 pub use slice_set::SliceSet;
 pub use spec::ShapeAndSlice;

@@ -76,6 +76,12 @@ impl BlockBuilder {
         &self.last_key
     }
 
+    /// Takes `key` for the last one, of a block that was written in another way.
+    pub fn set_last_key(&mut self, key: &[u8]) {
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key);
+    }
+
     /// Size of the finished block in bytes.
     pub fn size(&self) -> usize {
         self.bytes.len() + (self.restarts.len() + 1) * size_of::<u32>()

@@ -9,7 +9,9 @@ use std::io::Write;
 use std::path::Path;
 
 use super::block_builder::{BlockBuilder, check_sizes};
-use super::format::{BlockHandle, Footer, put_trailer};
+use super::format::{BlockHandle, Footer, put_trailer, trailer};
+use crate::checksum::Crc32c;
+use crate::coding::put_varint;
 use crate::error::{Error, Result};
 
 /// A data block ends once it has this many bytes. Smaller or larger ones could be read as well,
@@ -59,6 +61,79 @@ impl<W: Write> TableBuilder<W> {
             any_entry: false,
             failed: None,
         }
+    }
+
+    /// Whether an entry of this size has a block of its own, so that [`add_large`](Self::add_large)
+    /// may be used for it.
+    pub fn is_large(key: &[u8], value_len: u64) -> bool {
+        value_len.saturating_add(key.len() as u64) >= 2 * BLOCK_SIZE as u64
+    }
+
+    /// Appends an entry that [`is_large`](Self::is_large), whose value of `value_len` bytes is
+    /// written piece by piece. None of it is held.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add); those of `pieces`, and ABORTED if they have another size, are final.
+    pub fn add_large(&mut self, key: &[u8], value_len: u64, pieces: &mut Pieces<'_>) -> Result<()> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if self.any_entry && key <= self.data.last_key() {
+            return Err(Error::internal("table keys are not in ascending order").with_key(key));
+        }
+        if u32::try_from(value_len).is_err() || u32::try_from(key.len()).is_err() {
+            return Err(Error::invalid_argument(format!(
+                "a table entry has less than 4 GiB; key={} value={value_len}",
+                key.len()
+            )));
+        }
+        self.flush()?;
+        if let Some(handle) = self.pending {
+            let separator = shortest_separator(self.data.last_key(), key);
+            add_handle(&mut self.index, &separator, handle)?;
+            self.pending = None;
+        }
+        let written = self.write_large(key, value_len, pieces);
+        if let Err(error) = &written {
+            self.failed.get_or_insert_with(|| error.clone());
+        }
+        written
+    }
+
+    fn write_large(&mut self, key: &[u8], value_len: u64, pieces: &mut Pieces<'_>) -> Result<()> {
+        let start = self.offset;
+        let mut crc = Crc32c::new();
+        let mut head = Vec::with_capacity(key.len() + 16);
+        put_varint(&mut head, 0);
+        put_varint(&mut head, key.len() as u64);
+        put_varint(&mut head, value_len);
+        head.extend_from_slice(key);
+        crc.update(&head);
+        self.write(&head)?;
+        let end = self.offset.saturating_add(value_len);
+        pieces(&mut |piece| {
+            if self.offset.saturating_add(piece.len() as u64) > end {
+                return Err(changed());
+            }
+            crc.update(piece);
+            self.write(piece)
+        })?;
+        if self.offset != end {
+            return Err(changed());
+        }
+        // One restart point, at 0.
+        let restarts = [0, 0, 0, 0, 1, 0, 0, 0];
+        crc.update(&restarts);
+        self.write(&restarts)?;
+        self.pending = Some(BlockHandle {
+            offset: start,
+            size: self.offset - start,
+        });
+        self.write(&trailer(crc))?;
+        self.data.set_last_key(key);
+        self.any_entry = true;
+        Ok(())
     }
 
     /// Appends an entry.
@@ -146,6 +221,13 @@ impl<W: Write> TableBuilder<W> {
         self.offset += bytes.len() as u64;
         Ok(())
     }
+}
+
+/// Hands a value over, in order, piece by piece.
+pub type Pieces<'a> = dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + 'a;
+
+fn changed() -> Error {
+    Error::aborted("the value changed its size while it was written")
 }
 
 fn add_handle(index: &mut BlockBuilder, separator: &[u8], handle: BlockHandle) -> Result<()> {

@@ -177,11 +177,109 @@ fn read_contents(file: &ReadFile, handle: BlockHandle) -> Result<Contents> {
     })
 }
 
+/// Where the entries of an uncompressed block lie in the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Entries {
+    /// The first byte.
+    pub start: u64,
+    /// Where the restart array begins.
+    pub end: u64,
+}
+
+impl Entries {
+    /// Reads the restart count of the block at `handle`.
+    ///
+    /// # Errors
+    ///
+    /// DATA_LOSS if the restart array does not fit; the system's error.
+    pub fn locate(file: &ReadFile, handle: BlockHandle) -> Result<Self> {
+        const FIXED32: u64 = 4;
+        let bad = || Error::data_loss("bad block contents").with_offset(handle.offset);
+        let array_end = handle.size.checked_sub(FIXED32).ok_or_else(bad)?;
+        let count = read(file, handle.offset + array_end, FIXED32)?;
+        let (count, _) = get_fixed32(&count).ok_or_else(bad)?;
+        let size = array_end
+            .checked_sub(u64::from(count) * FIXED32)
+            .filter(|_| count > 0)
+            .ok_or_else(bad)?;
+        Ok(Self {
+            start: handle.offset,
+            end: handle.offset + size,
+        })
+    }
+}
+
+/// Bytes that reading the block at `handle` takes if it is compressed: as it is stored and as it will
+/// be. `None` if it is not.
+///
+/// # Errors
+///
+/// DATA_LOSS if the block is malformed; the system's error.
+pub fn compressed_size(file: &ReadFile, handle: BlockHandle) -> Result<Option<u64>> {
+    handle.end(Footer::offset(file).unwrap_or_default())?;
+    let kind = read(file, handle.offset + handle.size, 1)?;
+    if kind != [SNAPPY] {
+        return Ok(None);
+    }
+    const MAX_LENGTH: u64 = 5;
+    let start = read(file, handle.offset, handle.size.min(MAX_LENGTH))?;
+    let (len, _) = get_varint64(&start).ok_or_else(|| {
+        Error::data_loss("corrupted compressed block contents").with_offset(handle.offset)
+    })?;
+    Ok(Some(len.saturating_add(handle.size)))
+}
+
+/// Verifies the checksum of the uncompressed block at `handle` without holding the block; calls `tick`
+/// again and again meanwhile.
+///
+/// # Errors
+///
+/// As [`read_block`]; those of `tick`.
+pub fn check_block(
+    file: &ReadFile,
+    handle: BlockHandle,
+    tick: &mut dyn FnMut() -> Result<()>,
+) -> Result<()> {
+    const PIECE: u64 = 128 << 10;
+    let here = |text: &str| Error::data_loss(text).with_offset(handle.offset);
+    let end = handle.end(Footer::offset(file).unwrap_or_default())?;
+    let mut crc = Crc32c::new();
+    let mut at = handle.offset;
+    let trailer = end - TRAILER_SIZE as u64;
+    while at < trailer {
+        let len = PIECE.min(trailer - at);
+        crc.update(&read(file, at, len)?);
+        at += len;
+        tick()?;
+    }
+    let bytes = read(file, trailer, TRAILER_SIZE as u64)?;
+    let (kind, stored) = bytes
+        .split_first()
+        .and_then(|(kind, rest)| Some((*kind, get_fixed32(rest)?.0)))
+        .ok_or_else(|| here("truncated block read"))?;
+    crc.update(&[kind]);
+    if crc.value() != unmask(stored) {
+        return Err(here("block checksum mismatch"));
+    }
+    if kind == UNCOMPRESSED {
+        Ok(())
+    } else {
+        Err(here("bad block type"))
+    }
+}
+
 /// Appends the trailer to an uncompressed block.
 pub fn put_trailer(block: &mut Vec<u8>) {
     let crc = mask(block_crc(block, UNCOMPRESSED));
     block.push(UNCOMPRESSED);
     block.extend(crc.to_le_bytes());
+}
+
+/// The trailer of an uncompressed block whose bytes `crc` has seen.
+pub fn trailer(mut crc: Crc32c) -> [u8; TRAILER_SIZE] {
+    crc.update(&[UNCOMPRESSED]);
+    let [a, b, c, d] = mask(crc.value()).to_le_bytes();
+    [UNCOMPRESSED, a, b, c, d]
 }
 
 fn block_crc(block: &[u8], kind: u8) -> u32 {

@@ -28,8 +28,10 @@ mod iter;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use builder::TableBuilder;
 pub use cursor::Cursor;
 pub use iter::Iter;
 pub use reader::TableReader;
+pub use values::{Tick, Value, Values};

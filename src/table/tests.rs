@@ -817,3 +817,41 @@ fn compressed_garbage_and_unknown_types_are_data_loss() {
         assert_data_loss(&open(&file.finish()).unwrap_err(), "bad block type");
     }
 }
+
+#[test]
+fn a_large_value_of_another_size_than_announced_makes_no_table() {
+    let len = 1u64 << 20;
+    for written in [len - 1, len + 1] {
+        let mut builder = TableBuilder::new(Vec::new());
+        builder.add(b"a", b"1").unwrap();
+        let value = vec![7; usize::try_from(written).unwrap()];
+        let error = builder.add_large(b"b", len, &mut |put| {
+            value.chunks(1000).try_for_each(&mut *put)
+        });
+        assert_eq!(error.unwrap_err().code(), Code::Aborted);
+        assert_eq!(builder.add(b"c", b"3").unwrap_err().code(), Code::Aborted);
+        assert_eq!(builder.finish().unwrap_err().code(), Code::Aborted);
+    }
+}
+
+#[test]
+fn a_large_value_written_piece_by_piece_makes_the_same_table() {
+    let value: Vec<u8> = (0..1u32 << 18).flat_map(u32::to_le_bytes).collect();
+    let (mut whole, mut pieces) = (TableBuilder::new(Vec::new()), TableBuilder::new(Vec::new()));
+    for builder in [&mut whole, &mut pieces] {
+        builder.add(b"", b"0").unwrap();
+    }
+    for key in [&b"b"[..], b"c"] {
+        whole.add(key, &value).unwrap();
+        assert!(TableBuilder::<Vec<u8>>::is_large(key, value.len() as u64));
+        pieces
+            .add_large(key, value.len() as u64, &mut |put| {
+                value.chunks(4097).try_for_each(&mut *put)
+            })
+            .unwrap();
+    }
+    for builder in [&mut whole, &mut pieces] {
+        builder.add(b"d", b"4").unwrap();
+    }
+    assert_eq!(whole.finish().unwrap(), pieces.finish().unwrap());
+}

@@ -89,7 +89,7 @@ const SMALLEST_BUFFER: u64 = 64 << 10;
 
 /// What [`Context::admit`] granted, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Admission<'a> {
+pub(crate) struct Admission<'a> {
     reservation: Reservation<'a>,
     /// Threads to use.
     pub num_threads: usize,
@@ -128,7 +128,7 @@ impl<'a> Call<'a> {
     }
 
     /// Buffers of up to `buffer` bytes for `num_threads` threads; see [`Context::admit`].
-    pub(super) fn admit(&mut self, num_threads: usize, buffer: usize) -> Result<Admission<'a>> {
+    pub(crate) fn admit(&mut self, num_threads: usize, buffer: usize) -> Result<Admission<'a>> {
         let progress = &mut self.progress;
         let admission =
             self.context

@@ -110,6 +110,7 @@ int main(void) {
   FIELD(tfckpt_save_options, save_relative_paths);
   FIELD(tfckpt_save_options, no_sync);
   FIELD(tfckpt_save_options, shard_by_device);
+  FIELD(tfckpt_save_options, format);
   FIELD(tfckpt_save_options, max_shard_size);
   FIELD(tfckpt_save_options, alignment);
   FIELD(tfckpt_save_options, max_host_bytes);

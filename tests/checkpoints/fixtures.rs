@@ -1,7 +1,7 @@
 //! Checkpoints that several releases of TensorFlow wrote; see `tests/fixtures/README.md`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value as Json;
 use tfckpt::{
@@ -40,6 +40,12 @@ fn checkpoints(v1: bool) -> Vec<(PathBuf, Json)> {
             }
         }
     }
+    all
+}
+
+fn all_checkpoints() -> Vec<(PathBuf, Json)> {
+    let mut all = checkpoints(false);
+    all.extend(checkpoints(true));
     all
 }
 
@@ -143,7 +149,7 @@ fn slice_value(row: &Json, slice: &Json) -> Option<Value> {
 #[test]
 fn every_checkpoint_lists_its_keys_dtypes_and_shapes() {
     let mut num = 0;
-    for (prefix, checkpoint) in checkpoints(false) {
+    for (prefix, checkpoint) in all_checkpoints() {
         let reader = Reader::open(&prefix).unwrap();
         let (entries, ended) = list(&reader);
         assert!(ended.is_none(), "{}: {ended:?}", prefix.display());
@@ -190,7 +196,7 @@ fn every_checkpoint_lists_its_keys_dtypes_and_shapes() {
 fn every_tensor_is_restored_whole_in_every_mode() {
     let context = context(2);
     let mut num = 0;
-    for (prefix, checkpoint) in checkpoints(false) {
+    for (prefix, checkpoint) in all_checkpoints() {
         let reader = Reader::open(&prefix).unwrap();
         let mut requests = Vec::new();
         let mut values = Vec::new();
@@ -212,7 +218,8 @@ fn every_tensor_is_restored_whole_in_every_mode() {
                 assert_eq!(error.code(), Code::InvalidArgument);
                 let text = row["error"].as_str().unwrap();
                 let text = text.strip_prefix("InvalidArgumentError: ").unwrap();
-                assert_eq!(error.message(), text);
+                // What the message goes on with is ours.
+                assert!(error.message().starts_with(text), "{error}");
             }
         }
         for mode in VERIFY_MODES {
@@ -235,7 +242,7 @@ fn every_tensor_is_restored_whole_in_every_mode() {
 fn every_recorded_slice_is_restored_in_every_mode() {
     let context = context(2);
     let (mut num, mut gaps, mut beyond_tensorflow) = (0, 0, 0);
-    for (prefix, checkpoint) in checkpoints(false) {
+    for (prefix, checkpoint) in all_checkpoints() {
         let reader = Reader::open(&prefix).unwrap();
         for row in rows(&checkpoint) {
             for slice in slices(row) {
@@ -259,10 +266,13 @@ fn every_recorded_slice_is_restored_in_every_mode() {
                     } else {
                         let error = value.unwrap_err();
                         assert_eq!(error.code(), Code::InvalidArgument, "{request:?}");
+                        let texts = [
+                            "Does not have sufficient slices",
+                            "Error copying slice data",
+                        ];
+                        let message = error.message();
                         assert!(
-                            error
-                                .message()
-                                .starts_with("Does not have sufficient slices"),
+                            texts.iter().any(|text| message.starts_with(text)),
                             "{error}"
                         );
                         gaps += 1;
@@ -417,33 +427,6 @@ fn an_index_of_several_blocks_gives_every_tensor() {
     }
 }
 
-/// Reading the first format is still to come; until then it must be told apart from damage.
-#[test]
-fn the_first_format_is_said_to_be_unimplemented() {
-    let mut num = 0;
-    for (prefix, _) in checkpoints(true) {
-        let pattern = prefix.to_str().unwrap();
-        if let Some((stem, _)) = pattern.split_once("-?????-of-") {
-            // Prefixes are literal today.
-            assert_eq!(Reader::open(&prefix).unwrap_err().code(), Code::NotFound);
-            for shard in 0..3 {
-                let path = format!("{stem}-{shard:05}-of-00003");
-                let error = Reader::open(Path::new(&path)).unwrap_err();
-                assert_eq!(error.code(), Code::Unimplemented, "{error}");
-                num += 1;
-            }
-            continue;
-        }
-        let error = Reader::open(&prefix).unwrap_err();
-        assert_eq!(error.code(), Code::Unimplemented, "{error}");
-        assert!(error.message().contains("V1"), "{error}");
-        assert_eq!(error.file(), Some(prefix.as_path()));
-        assert!(checkpoint_exists(&prefix).unwrap());
-        num += 1;
-    }
-    assert!(num > 20, "{num}");
-}
-
 #[test]
 fn a_saved_model_opens_by_its_folder() {
     for (folder, expected) in releases() {
@@ -484,11 +467,6 @@ fn state_files_say_what_tensorflow_reads_in_them() {
                     ..LatestOptions::default()
                 };
                 let latest = latest_checkpoint(&dir, options);
-                if name.starts_with("v1/") {
-                    // Complete as TensorFlow sees it; this library cannot say so yet.
-                    assert_eq!(latest.unwrap_err().code(), Code::DataLoss);
-                    continue;
-                }
                 let latest = latest.unwrap();
                 assert_eq!(
                     latest.prefix.display().to_string(),

@@ -39,6 +39,47 @@ fn the_inputs_of_the_target_index_pass() {
 }
 
 #[test]
+fn the_inputs_of_the_target_v1_pass() {
+    run("v1", fuzz_bodies::v1);
+}
+
+/// A few bytes changed at random behind checksums that are right.
+#[test]
+fn mutations_of_files_of_format_v1_pass() {
+    let mut random = 88_172_645_463_325_252u64;
+    let mut next = move |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random >> 11).unwrap() % below
+    };
+    for (path, bytes) in corpus("v1") {
+        for _ in 0..1000 {
+            let mut mutated = bytes.clone();
+            for _ in 0..=next(4) {
+                // The names and numbers are at the beginning.
+                let within = if next(3) == 0 {
+                    mutated.len()
+                } else {
+                    mutated.len().min(400)
+                };
+                let at = next(within);
+                match next(4) {
+                    0 => mutated[at] ^= 1 << next(8),
+                    1 => mutated[at] = [0, 1, 0x7f, 0x80, 0xff][next(5)],
+                    2 => mutated[at] = mutated[next(within)],
+                    _ => mutated[at] = mutated[at].wrapping_add(1),
+                }
+            }
+            if let Err(panic) = std::panic::catch_unwind(|| fuzz_bodies::v1(&mutated)) {
+                eprintln!("a mutation of {}: {mutated:02x?}", path.display());
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+#[test]
 fn the_inputs_of_the_target_checkpoint_state_pass() {
     run("checkpoint_state", fuzz_bodies::checkpoint_state);
 }

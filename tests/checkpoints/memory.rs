@@ -5,7 +5,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tfckpt::{
-    Call, Context, ContextOptions, DType, Reader, RestoreData, RestoreOptions, RestoreTensor,
+    Call, Context, ContextOptions, DType, Format, Reader, RestoreData, RestoreOptions,
+    RestoreTensor, SaveOptions,
 };
 use tfckpt::{SaveData, SaveTensor, Shape, Verify};
 
@@ -108,84 +109,87 @@ fn a_large_tensor_is_saved_and_restored_within_the_budget() {
                 .flat_map(|i| (i as u64).to_le_bytes())
                 .collect();
             let shape = Shape::new([64, 1 << 20]).unwrap();
-            let tensors = [SaveTensor {
-                key: b"large",
-                dtype: DType::Uint8,
-                shape: shape.clone(),
-                slice_spec: "",
-                device_name: "",
-                data: SaveData::Bytes(source.as_slice().into()),
-            }];
-            let saving = peak(|| {
-                tfckpt::save(&prefix, &tensors, &quick(), &mut Call::new(&context)).unwrap();
-            });
-            assert!(saving <= LIMIT, "saving took {saving} bytes");
+            for format in [Format::V2, Format::V1] {
+                let tensors = [SaveTensor {
+                    key: b"large",
+                    dtype: DType::Uint8,
+                    shape: shape.clone(),
+                    slice_spec: "",
+                    device_name: "",
+                    data: SaveData::Bytes(source.as_slice().into()),
+                }];
+                let saving = peak(|| {
+                    let options = SaveOptions { format, ..quick() };
+                    tfckpt::save(&prefix, &tensors, &options, &mut Call::new(&context)).unwrap();
+                });
+                assert!(saving <= LIMIT, "saving took {saving} bytes");
 
-            let mut restored = vec![0; SIZE];
-            for verify in [Verify::Full, Verify::Fetched, Verify::None] {
-                restored.fill(0);
-                let restoring = peak(|| {
+                let mut restored = vec![0; SIZE];
+                for verify in [Verify::Full, Verify::Fetched, Verify::None] {
+                    restored.fill(0);
+                    let restoring = peak(|| {
+                        let mut tensors = [RestoreTensor {
+                            key: b"large",
+                            dtype: DType::Uint8,
+                            shape: shape.clone(),
+                            slice_spec: "",
+                            device_name: "",
+                            data: RestoreData::Bytes(restored.as_mut_slice().into()),
+                        }];
+                        let reader = Reader::open(&prefix).unwrap();
+                        let mut call = Call::new(&context);
+                        let outcome = reader
+                            .restore(
+                                &mut tensors,
+                                &RestoreOptions {
+                                    verify,
+                                    ..RestoreOptions::default()
+                                },
+                                &mut call,
+                            )
+                            .unwrap();
+                        outcome.into_result().unwrap();
+                    });
+                    assert!(restored == source);
+                    assert!(restoring <= LIMIT, "restoring took {restoring} bytes");
+                }
+
+                // A slice that leaves out the last column cannot be read straight into its place.
+                let mut columns = vec![0; 64 * ((1 << 20) - 1)];
+                let slicing = peak(|| {
                     let mut tensors = [RestoreTensor {
                         key: b"large",
                         dtype: DType::Uint8,
-                        shape: shape.clone(),
-                        slice_spec: "",
+                        shape: Shape::new([64, (1 << 20) - 1]).unwrap(),
+                        slice_spec: "64 1048576 -:0,1048575",
                         device_name: "",
-                        data: RestoreData::Bytes(restored.as_mut_slice().into()),
+                        data: RestoreData::Bytes(columns.as_mut_slice().into()),
                     }];
                     let reader = Reader::open(&prefix).unwrap();
                     let mut call = Call::new(&context);
                     let outcome = reader
-                        .restore(
-                            &mut tensors,
-                            &RestoreOptions {
-                                verify,
-                                ..RestoreOptions::default()
-                            },
-                            &mut call,
-                        )
+                        .restore(&mut tensors, &RestoreOptions::default(), &mut call)
                         .unwrap();
                     outcome.into_result().unwrap();
                 });
-                assert!(restored == source);
-                assert!(restoring <= LIMIT, "restoring took {restoring} bytes");
-            }
+                let rows = columns
+                    .chunks_exact((1 << 20) - 1)
+                    .zip(source.chunks_exact(1 << 20));
+                for (have, want) in rows {
+                    assert!(have == &want[..have.len()]);
+                }
+                assert!(slicing <= LIMIT, "slicing took {slicing} bytes");
 
-            // A slice that leaves out the last column cannot be read straight into its place.
-            let mut columns = vec![0; 64 * ((1 << 20) - 1)];
-            let slicing = peak(|| {
-                let mut tensors = [RestoreTensor {
-                    key: b"large",
-                    dtype: DType::Uint8,
-                    shape: Shape::new([64, (1 << 20) - 1]).unwrap(),
-                    slice_spec: "64 1048576 -:0,1048575",
-                    device_name: "",
-                    data: RestoreData::Bytes(columns.as_mut_slice().into()),
-                }];
-                let reader = Reader::open(&prefix).unwrap();
-                let mut call = Call::new(&context);
-                let outcome = reader
-                    .restore(&mut tensors, &RestoreOptions::default(), &mut call)
-                    .unwrap();
-                outcome.into_result().unwrap();
-            });
-            let rows = columns
-                .chunks_exact((1 << 20) - 1)
-                .zip(source.chunks_exact(1 << 20));
-            for (have, want) in rows {
-                assert!(have == &want[..have.len()]);
+                let damage = peak(|| {
+                    let reader = Reader::open(&prefix).unwrap();
+                    assert!(
+                        super::support::verify(&reader, &context)
+                            .unwrap()
+                            .is_empty()
+                    );
+                });
+                assert!(damage <= LIMIT, "verifying took {damage} bytes");
             }
-            assert!(slicing <= LIMIT, "slicing took {slicing} bytes");
-
-            let damage = peak(|| {
-                let reader = Reader::open(&prefix).unwrap();
-                assert!(
-                    super::support::verify(&reader, &context)
-                        .unwrap()
-                        .is_empty()
-                );
-            });
-            assert!(damage <= LIMIT, "verifying took {damage} bytes");
         },
     );
 }

@@ -93,6 +93,7 @@ class CSaveOptions(Structure):
         ("save_relative_paths", c_int32),
         ("no_sync", c_int32),
         ("shard_by_device", c_int32),
+        ("format", c_int32),
         ("max_shard_size", c_uint64),
         ("alignment", c_uint64),
         ("max_host_bytes", c_uint64),

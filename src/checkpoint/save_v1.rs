@@ -1,0 +1,146 @@
+//! Saves a list of tensors as a V1 checkpoint.
+//!
+//! Each file holds names and data, so a checkpoint of one file replaces another in one step; of a
+//! sharded one, shard 0 is the file that is published last.
+
+use std::path::{Path, PathBuf};
+
+use super::layout::Layout;
+use super::save::{Request, assign_shards, describe};
+use super::tensor::{SaveData, SaveTensor};
+use super::v1_files::{Sharded, whole_file};
+use crate::bundle::BundleWriter;
+use crate::error::{Error, Result};
+use crate::io::write::TempFile;
+use crate::memory::ChunkBuffer;
+use crate::slices::TensorSlice;
+use crate::transfer::Call;
+use crate::v1::{Plan, TensorToWrite, Values};
+
+/// Bytes of the buffer through which elements are copied.
+const BUFFER: usize = 256 << 10;
+
+/// What the block that is put together takes at most beside it.
+const BLOCK: usize = 2 << 20;
+
+impl Request<'_> {
+    /// Saves, and returns the prefix, or the pattern of a sharded checkpoint.
+    pub(super) fn save_v1(&self, call: &mut Call<'_>) -> Result<PathBuf> {
+        let Self {
+            prefix,
+            tensors,
+            options,
+            ..
+        } = self;
+        if options.alignment > 1 {
+            return Err(Error::invalid_argument(format!(
+                "format V1 has no alignment; alignment={}",
+                options.alignment
+            )));
+        }
+        if tensors.is_empty() {
+            return Err(Error::invalid_argument("No variables to save"));
+        }
+        let shards = assign_shards(tensors, options)?;
+        // Keys, shapes and slices have to fit together as in V2.
+        describe(
+            tensors,
+            &shards,
+            &mut BundleWriter::with_capacity(tensors.len()),
+        )?;
+        let num_shards = shards.iter().max().map_or(1, |last| last + 1);
+        let mut by_shard: Vec<Vec<TensorToWrite<'_>>> = Vec::new();
+        by_shard.resize_with(num_shards as usize, Vec::new);
+        for (index, (tensor, &shard)) in tensors.iter().zip(&shards).enumerate() {
+            let tensor = to_write(tensor)
+                .and_then(|tensor| tensor.check().map(|()| tensor))
+                .map_err(|error| error.with_tensor_index(index).with_key(tensor.key))?;
+            if let Some(shard) = by_shard.get_mut(shard as usize) {
+                shard.push(tensor);
+            }
+        }
+        if !options.shard_by_device && options.max_shard_size == 0 {
+            let files = write_all(call, std::slice::from_ref(prefix), &by_shard, tensors)?;
+            self.publish_v1(prefix, Layout::v1(&whole_file), files, prefix, call)?;
+            return Ok(prefix.clone());
+        }
+        let names = Sharded::new(prefix, num_shards);
+        let paths: Vec<PathBuf> = (0..num_shards).map(|shard| names.file(shard)).collect();
+        let files = write_all(call, &paths, &by_shard, tensors)?;
+        let pattern = names.pattern();
+        let data_files = |commit: &Path| names.data_files(commit);
+        self.publish_v1(prefix, names.layout(&data_files), files, &pattern, call)?;
+        Ok(pattern)
+    }
+
+    fn publish_v1(
+        &self,
+        prefix: &Path,
+        layout: Layout<'_>,
+        mut files: Vec<TempFile>,
+        restored_by: &Path,
+        call: &mut Call<'_>,
+    ) -> Result<()> {
+        call.progress.report()?;
+        let data = files.split_off(1.min(files.len()));
+        let commit = files
+            .pop()
+            .ok_or_else(|| Error::internal("a checkpoint without a file"))?;
+        self.publish_as(prefix, layout, data, commit, restored_by, call)
+    }
+}
+
+/// Writes one temporary file per shard.
+fn write_all(
+    call: &mut Call<'_>,
+    paths: &[PathBuf],
+    by_shard: &[Vec<TensorToWrite<'_>>],
+    tensors: &[SaveTensor<'_>],
+) -> Result<Vec<TempFile>> {
+    let bytes: u64 = by_shard
+        .iter()
+        .flatten()
+        .map(|tensor| tensor.values.size())
+        .sum();
+    call.stats.num_tensors = tensors.len() as u64;
+    call.stats.bytes += bytes;
+    call.progress.start(bytes, tensors.len() as u64)?;
+    let admission = call.admit(1, BUFFER + BLOCK)?;
+    call.stats.num_threads = 1;
+    let mut buffer = ChunkBuffer::new(BUFFER.min(admission.buffer))?;
+    let mut files = Vec::with_capacity(paths.len());
+    for (path, tensors) in paths.iter().zip(by_shard) {
+        let file = TempFile::create(path)?;
+        let progress = &mut call.progress;
+        let sink = Plan::new(tensors)
+            .write(file.appender(), &mut buffer, &mut |bytes| {
+                progress.advance(bytes, 0)
+            })
+            .map_err(|error| error.with_file(file.path()));
+        let mut sink = sink?;
+        std::io::Write::flush(&mut sink).map_err(|error| Error::io(&error, file.path()))?;
+        drop(sink);
+        call.progress.advance(0, tensors.len() as u64)?;
+        call.stats.num_io += 1;
+        files.push(file);
+    }
+    call.stats.bytes_io += bytes;
+    Ok(files)
+}
+
+fn to_write<'a>(tensor: &'a SaveTensor<'_>) -> Result<TensorToWrite<'a>> {
+    let (shape, slice) = match super::tensor::parse_spec(tensor.slice_spec)? {
+        Some(spec) => (spec.full_shape, spec.slice),
+        None => (tensor.shape.clone(), TensorSlice::full(tensor.shape.rank())),
+    };
+    Ok(TensorToWrite {
+        name: tensor.key,
+        dtype: tensor.dtype,
+        shape,
+        slice,
+        values: match &tensor.data {
+            SaveData::Bytes(span) => Values::Bytes(*span),
+            SaveData::Strings(elements) => Values::Strings(elements),
+        },
+    })
+}
