@@ -4,6 +4,8 @@ Left out, because we differ on purpose (docs/differences.md) or because TensorFl
 
 * prefixes with `* ? [ \\`, `//` or a `/` at the end, empty prefixes: TensorFlow makes patterns of them, leaks files
   or writes what it cannot read;
+* a checkpoint with the name of the state file that names it (it takes `sharded` and relative paths): once it is
+  deleted, TensorFlow's `latest_checkpoint` takes the state file for it;
 * a data file removed alone: TensorFlow's `latest_checkpoint` does not notice;
 * a path that is saved under two spellings, and a save to the name of the state file: they are made, but after
   them the comparison ends (`saver_run.difference`);
@@ -166,6 +168,8 @@ class _Generator:
                 step = rng.choice([-3, 0, 123456789, 2**40, -(2**31)])
         else:
             step = None
+        if step is None and self.options.relative and os.path.basename(path) == "checkpoint":
+            step = self.step
         saved = path if step is None else f"{path}-{step:08d}" if self.options.pad else f"{path}-{step}"
         self.prefixes.append(os.path.normpath(saved.replace(FOLDER, ".")))
         self.saved.append(saved + self.pattern())

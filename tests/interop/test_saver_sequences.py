@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+import math
 import os
 import pathlib
 import random
@@ -17,10 +19,11 @@ from concurrent.futures import Future, ProcessPoolExecutor
 import pytest
 
 import saver_generator
+import saver_model
 import saver_ours
 import saver_shrink
 import saver_tensorflow
-from saver_model import Restart, Save, Sequence, SetLast
+from saver_model import Options, Restart, Save, Sequence
 from saver_run import MakeSide, Seen, difference, run
 
 SEED = os.environ.get("TFCKPT_SEED", "0")
@@ -107,10 +110,10 @@ def test_random_sequences(judge: Judge, capsys: pytest.CaptureFixture[str]) -> N
     # That the sequences do what they are for.
     enough = {
         "saves": 10_000, "deletions": 2000, "kept for good": 100, "restores": 500, "saves refused": 300,
-        "restores refused": 300, "latest found": 200, "latest absent": 200, "recovered": 100,
+        "restores refused": 300, "latest found": 200, "latest absent": 150, "recovered": 100,
     }  # fmt: skip
-    share = NUM_SEQUENCES / 1100
-    assert not {what: num for what, num in enough.items() if counts[what] < num * min(share, 1.0)}, counts
+    if NUM_SEQUENCES >= 1000:
+        assert not {what: num for what, num in enough.items() if counts[what] < num}, counts
 
 
 def count(counts: collections.Counter[str], sequence: Sequence, seen: list[Seen]) -> None:
@@ -135,8 +138,8 @@ def count(counts: collections.Counter[str], sequence: Sequence, seen: list[Seen]
 # ---- the judge itself ----
 
 
-class ForgetsNames(saver_ours.OurSide):
-    """A saver that records a path twice when it is saved twice."""
+class RecordsTwice(saver_ours.OurSide):
+    """Lists a path twice that is saved with step 3."""
 
     def save(self, step: Save, now_ns: int) -> str | None:
         saved = super().save(step, now_ns)
@@ -145,23 +148,62 @@ class ForgetsNames(saver_ours.OurSide):
         return saved
 
 
-def test_a_wrong_saver_is_found_and_the_sequence_shrunk(
-    tensorflow: ProcessPoolExecutor, root: pathlib.Path
-) -> None:
-    (root / "wrong").mkdir()
-    judge = Judge(tensorflow, root / "wrong", ForgetsNames)
-    for i in range(50):
+class KeepsOneMore(saver_ours.OurSide):
+    def restart(self, options: Options, now_ns: int) -> None:
+        super().restart(dataclasses.replace(options, max_to_keep=(options.max_to_keep or -1) + 1), now_ns)
+
+
+class IsBuiltLater(saver_ours.OurSide):
+    def restart(self, options: Options, now_ns: int) -> None:
+        super().restart(options, now_ns + 1000)
+
+
+class ForgetsTheSuffix(saver_ours.OurSide):
+    def save(self, step: Save, now_ns: int) -> str | None:
+        return super().save(dataclasses.replace(step, suffix="meta"), now_ns)
+
+
+class NeverPads(saver_ours.OurSide):
+    def restart(self, options: Options, now_ns: int) -> None:
+        super().restart(dataclasses.replace(options, pad=False), now_ns)
+
+
+class RestoresNothing(saver_ours.OurSide):
+    def restore(self, path: str) -> None:
+        kept = [part.copy() for parts in self.parts.values() for part in parts]
+        super().restore(path)
+        for part, before in zip((part for parts in self.parts.values() for part in parts), kept):
+            part[...] = before
+
+
+WRONG = [RecordsTwice, KeepsOneMore, IsBuiltLater, ForgetsTheSuffix, NeverPads, RestoresNothing]
+
+
+def first_found(judge: Judge) -> tuple[Sequence, str]:
+    """The first random sequence that differs, and in what."""
+    for i in range(200):
         sequence = saver_generator.sequence(random.Random(f"wrong:{i}"))
         found = judge.check(sequence)
         if found:
-            break
-    assert found
-    short = judge.shrunk(sequence, found[1])
-    assert len(short.steps) <= 2 < len(sequence.steps)
-    assert [step for step in short.steps if isinstance(step, Save) and step.step == 3]
-    from_repro = eval(saver_shrink.repro(short), vars(__import__("saver_model")))  # noqa: S307
-    assert from_repro == short
-    assert not Judge(tensorflow, root / "wrong" / "right").check(short)
+            return sequence, found[1]
+    raise AssertionError("a wrong saver was not found")
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_saver_is_found(
+    tensorflow: ProcessPoolExecutor, tmp_path: pathlib.Path, wrong: MakeSide
+) -> None:
+    first_found(Judge(tensorflow, tmp_path, wrong))
+
+
+def test_a_sequence_that_fails_is_shrunk(tensorflow: ProcessPoolExecutor, tmp_path: pathlib.Path) -> None:
+    judge = Judge(tensorflow, tmp_path, RecordsTwice)
+    sequence, what = first_found(judge)
+    short = judge.shrunk(sequence, what)
+    assert len(short.steps) == 1 < len(sequence.steps)
+    assert isinstance(short.steps[0], Save) and short.steps[0].step == 3
+    assert eval(saver_shrink.repro(short), {**vars(saver_model), "inf": math.inf}) == short  # noqa: S307
+    assert not Judge(tensorflow, tmp_path / "right").check(short)
 
 
 # ---- sequences that once differed ----
