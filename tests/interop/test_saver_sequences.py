@@ -23,7 +23,7 @@ import saver_model
 import saver_ours
 import saver_shrink
 import saver_tensorflow
-from saver_model import Options, Restart, Save, Sequence
+from saver_model import Latest, Options, Recover, Reload, Restore, Save, Sequence, Variable
 from saver_run import MakeSide, Seen, difference, run
 
 SEED = os.environ.get("TFCKPT_SEED", "0")
@@ -208,7 +208,17 @@ def test_a_sequence_that_fails_is_shrunk(tensorflow: ProcessPoolExecutor, tmp_pa
 
 # ---- sequences that once differed ----
 
-FOUND: dict[str, Sequence] = {}
+W = (Variable("w"),)
+FOUND = {
+    "back from a folder that is not there": Sequence(
+        W, Options(), (Save("a/../d/m"), Restore("a/../d/m"), Latest("a/../d"))
+    ),
+    "a folder made through a dot": Sequence(W, Options(), (Save("d/./m"), Restore("d/./m"))),
+    "recovered through a folder that is not there": Sequence(
+        W, Options(max_to_keep=1), (Save("m", 8), Recover(("./d/../m-8",)), Save("m", 9))
+    ),
+    "shards by the definition only": Sequence(W, Options(sharded=True), (Reload(), Save("{dir}/checkpoint"))),
+}
 
 
 @pytest.mark.parametrize("sequence", FOUND.values(), ids=FOUND)
