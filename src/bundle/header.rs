@@ -92,8 +92,6 @@ impl Header {
     }
 }
 
-/// The rules of `tensorflow/core/framework/versions.cc`. Where TensorFlow names its own release, the
-/// text ends early.
 fn check_version(version: &VersionDef) -> Result<()> {
     if version.producer < MIN_PRODUCER {
         return Err(Error::invalid_argument(format!(
@@ -101,18 +99,7 @@ fn check_version(version: &VersionDef) -> Result<()> {
             version.producer
         )));
     }
-    if version.min_consumer > VERSION {
-        return Err(Error::invalid_argument(format!(
-            "Checkpoint min consumer version {} above current version {VERSION}",
-            version.min_consumer
-        )));
-    }
-    if version.bad_consumers.contains(&VERSION) {
-        return Err(Error::invalid_argument(format!(
-            "Checkpoint disallows consumer version {VERSION}."
-        )));
-    }
-    Ok(())
+    version.check_consumer(VERSION)
 }
 
 #[cfg(test)]

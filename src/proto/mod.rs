@@ -10,5 +10,6 @@
     reason = "generated; the .proto files hold the documentation"
 )]
 mod tensorflow;
+mod versions;
 
 pub use tensorflow::*;

@@ -90,7 +90,7 @@ pub fn read(stream: &mut Stream<'_>, shard: usize, tensors: &mut Tensors) -> Res
                 (VERSIONS, BYTES) => {
                     let bytes = message(stream, inner.end)?;
                     let proto = VersionDef::decode(bytes.as_slice()).map_err(|_| malformed())?;
-                    check_version(&proto)?;
+                    proto.check_consumer(VERSION)?;
                 }
                 _ => stream.skip(inner, field.end)?,
             }
@@ -174,22 +174,6 @@ pub fn check(tensors: &Tensors) -> Result<()> {
         if tensor.slices.len() > 1 {
             tensor.slice_set().map_err(|error| error.with_key(name))?;
         }
-    }
-    Ok(())
-}
-
-/// The rules of `tensorflow/core/framework/versions.cc`.
-fn check_version(version: &VersionDef) -> Result<()> {
-    if version.min_consumer > VERSION {
-        return Err(Error::invalid_argument(format!(
-            "Checkpoint min consumer version {} above current version {VERSION}",
-            version.min_consumer
-        )));
-    }
-    if version.bad_consumers.contains(&VERSION) {
-        return Err(Error::invalid_argument(format!(
-            "Checkpoint disallows consumer version {VERSION}."
-        )));
     }
     Ok(())
 }
