@@ -260,6 +260,38 @@ mod tests {
     }
 
     #[test]
+    fn damaged_definitions_are_refused_or_sound() {
+        let bytes = SaverDef::new(None, 5, true, 10_000.0, false)
+            .unwrap()
+            .encode();
+        let mut damaged: Vec<Vec<u8>> = (0..bytes.len()).map(|len| bytes[..len].to_vec()).collect();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            damaged.push(flipped);
+        }
+        let (mut sound, mut refused) = (0, 0);
+        for bytes in damaged {
+            match SaverDef::decode(&bytes) {
+                Ok(def) => {
+                    sound += 1;
+                    assert!(def.max_to_keep >= 0);
+                    // What was read is what is handed out, and it can be read again.
+                    assert_eq!(
+                        SaverDef::decode(&def.encode()).unwrap().encode(),
+                        def.encode()
+                    );
+                }
+                Err(error) => {
+                    refused += 1;
+                    assert_eq!(error.code(), crate::error::Code::InvalidArgument);
+                }
+            }
+        }
+        assert!(sound > 0 && refused > 0);
+    }
+
+    #[test]
     fn a_scope_goes_before_every_name() {
         let mut def = SaverDef::new(None, 5, false, 10_000.0, false).unwrap();
         def.prepend_scope("B");
