@@ -1230,7 +1230,8 @@ void tfckpt_saver_free(tfckpt_saver *saver);
  * =================================================================================================
  *
  * A save writes the checkpoint, then the state file that names it, and only when both are on disk
- * deletes the checkpoint that is too many. A restore fills all of the saver's tensors, or none.
+ * deletes the checkpoint that is too many. A restore compares the names, dtypes and shapes of all
+ * tensors before it writes to any; if a checksum then differs, the memory is left undefined.
  */
 
 /** How one checkpoint is saved: the arguments of Saver.save. All zeros is the default. */
@@ -1260,10 +1261,11 @@ TFCKPT_MUST_USE tfckpt_code
 tfckpt_saver_save_options_init(tfckpt_saver_save_options *options, size_t struct_size);
 
 /**
- * Saves the saver's tensors to save_path with its step, writes the state file, and then deletes the
- * checkpoint that is too many. *path_out (unless path_out is NULL) receives the path to restore
- * from, to be freed with tfckpt_string_free; NULL if the saver is empty. A folder that is missing
- * is created, one level of it, unless the saver is sharded or of format V1. options may be NULL.
+ * Saves the saver's tensors to save_path (NULL = the saver's filename) with its step, writes the
+ * state file, and then deletes the checkpoint that is too many. *path_out (unless path_out is NULL)
+ * receives the path to restore from, to be freed with tfckpt_string_free; NULL if the saver is
+ * empty. A folder that is missing is created, one level of it, unless the saver is sharded or of
+ * format V1. options may be NULL.
  *
  * Errors: INVALID_ARGUMENT with TensorFlow's text for names that collide and a folder that does not
  * exist; FAILED_PRECONDITION before the saver is built; UNIMPLEMENTED for write_meta_graph; the
@@ -1275,8 +1277,8 @@ tfckpt_saver_save(tfckpt_saver *saver, const char *save_path,
                   tfckpt_error **error_out);
 
 /**
- * Restores all of the saver's tensors from the checkpoint save_path, of either format, or none:
- * names, dtypes and shapes are compared before the first byte is written. In a checkpoint of
+ * Restores all of the saver's tensors from the checkpoint save_path, of either format. Names,
+ * dtypes and shapes are compared before the first byte is written. In a checkpoint of
  * tf.train.Checkpoint, names that are missing are looked up in its object graph. options may be
  * NULL; its context comes before the saver's.
  *

@@ -1,7 +1,8 @@
 //! Saves and restores of a saver
 //!
 //! A save writes the checkpoint, then the state file that names it, and only when both are on disk
-//! deletes the checkpoint that is too many. A restore fills all of the saver's tensors, or none.
+//! deletes the checkpoint that is too many. A restore compares the names, dtypes and shapes of all
+//! tensors before it writes to any; if a checksum then differs, the memory is left undefined.
 
 use std::ffi::{c_char, c_void};
 
@@ -64,8 +65,8 @@ pub unsafe extern "C" fn tfckpt_saver_save_options_init(
     unsafe { guard(std::ptr::null_mut(), || init_struct(options, struct_size)) }
 }
 
-/// Saves the saver's tensors to save_path with its step, writes the state file, and then deletes the
-/// checkpoint that is too many. *path_out (unless path_out is NULL) receives the path to restore from,
+/// Saves the saver's tensors to save_path (NULL = the saver's filename) with its step, writes the state
+/// file, and then deletes the checkpoint that is too many. *path_out (unless path_out is NULL) receives the path to restore from,
 /// to be freed with tfckpt_string_free; NULL if the saver is empty. A folder that is missing is
 /// created, one level of it, unless the saver is sharded or of format V1. options may be NULL.
 ///
@@ -130,8 +131,8 @@ pub unsafe extern "C" fn tfckpt_saver_save(
     }
 }
 
-/// Restores all of the saver's tensors from the checkpoint save_path, of either format, or none:
-/// names, dtypes and shapes are compared before the first byte is written. In a checkpoint of
+/// Restores all of the saver's tensors from the checkpoint save_path, of either format. Names, dtypes and
+/// shapes are compared before the first byte is written. In a checkpoint of
 /// tf.train.Checkpoint, names that are missing are looked up in its object graph. options may be NULL;
 /// its context comes before the saver's.
 ///

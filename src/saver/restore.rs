@@ -13,7 +13,8 @@ use crate::shape::Shape;
 use crate::transfer::Call;
 
 impl Saver {
-    /// Restores all variables, or none, from the checkpoint at `save_path`, of whichever format.
+    /// Restores all variables from the checkpoint at `save_path`, of whichever format. Names, dtypes and
+    /// shapes of all are compared before the first byte is written.
     /// `options` adds to what the saver was made with; `keep_going` has no meaning here.
     ///
     /// `destinations` says where the elements of every variable go, in the order in which the
