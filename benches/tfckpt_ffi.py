@@ -4,95 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, byref, c_char_p, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+import sys
+from ctypes import POINTER, byref, c_char_p, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 
 import numpy as np
 
+# The structs are those of the interop tests, which compare them with the header.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "interop"))
+from tfckpt_abi import CContextOptions, CRestoreOptions, CSaveOptions, CStats, CTensor  # noqa: E402
+
 DTYPE_FLOAT = 1
-
-
-class CTensor(ctypes.Structure):
-    """tfckpt_tensor."""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("key", c_char_p),
-        ("key_size", c_size_t),
-        ("dtype", c_int32),
-        ("rank", c_int32),
-        ("shape", POINTER(c_int64)),
-        ("data", c_void_p),
-        ("size", c_size_t),
-        ("device_type", c_int32),
-        ("device_id", c_int32),
-        ("device_name", c_char_p),
-        ("slice_spec", c_char_p),
-        ("stream", c_void_p),
-        ("flags", c_uint32),
-        ("variable_name", c_char_p),
-    ]
-
-
-class CStats(ctypes.Structure):
-    """tfckpt_stats."""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("num_tensors", c_uint64),
-        ("bytes", c_uint64),
-        ("bytes_io", c_uint64),
-        ("bytes_verified", c_uint64),
-        ("num_io", c_uint64),
-        ("elapsed_ns", c_uint64),
-        ("sync_ns", c_uint64),
-        ("peak_host_bytes", c_uint64),
-        ("num_threads", c_uint32),
-    ]
-
-
-class CContextOptions(ctypes.Structure):
-    """tfckpt_context_options."""
-
-    _fields_ = [("struct_size", c_size_t), ("max_host_bytes", c_uint64), ("num_threads", c_uint32)]
-
-
-class CSaveOptions(ctypes.Structure):
-    """tfckpt_save_options."""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("context", c_void_p),
-        ("global_step", POINTER(c_int64)),
-        ("pad_step_number", c_int32),
-        ("update_state", c_int32),
-        ("save_relative_paths", c_int32),
-        ("no_sync", c_int32),
-        ("shard_by_device", c_int32),
-        ("max_shard_size", c_uint64),
-        ("alignment", c_uint64),
-        ("max_host_bytes", c_uint64),
-        ("progress", c_void_p),
-        ("user_data", c_void_p),
-        ("stats", POINTER(CStats)),
-    ]
-
-
-class CRestoreOptions(ctypes.Structure):
-    """tfckpt_restore_options."""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("context", c_void_p),
-        ("verify", c_int32),
-        ("max_host_bytes", c_uint64),
-        ("progress", c_void_p),
-        ("user_data", c_void_p),
-        ("stats", POINTER(CStats)),
-        ("reshape", c_int32),
-        ("restore_sequentially", c_int32),
-    ]
-
 
 _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "tfckpt_version_string": (c_char_p, []),

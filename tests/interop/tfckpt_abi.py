@@ -77,6 +77,12 @@ class CStats(Structure):
     ]
 
 
+class CContextOptions(Structure):
+    """tfckpt_context_options"""
+
+    _fields_ = [("struct_size", c_size_t), ("max_host_bytes", c_uint64), ("num_threads", c_uint32)]
+
+
 ProgressFn = ctypes.CFUNCTYPE(c_int32, POINTER(CProgress), c_void_p)
 DamageFn = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
 
