@@ -164,17 +164,19 @@ impl Request<'_> {
             call.stats.bytes += layout.places.iter().map(|&(_, size)| size).sum::<u64>();
             call.progress
                 .start(layout.shard_sizes.iter().sum(), tensors.len() as u64)?;
-            let crcs = write::execute(call, &writes, &layout, &files).map_err(|error| {
-                let key = error
-                    .tensor_index()
-                    .and_then(|index| tensors.get(index))
-                    .map(|tensor| tensor.key);
-                if let Some(key) = key {
-                    error.with_key(key)
-                } else {
-                    error
-                }
-            })?;
+            let crcs = write::execute(call, &writes, &layout, &files, !options.no_sync).map_err(
+                |error| {
+                    let key = error
+                        .tensor_index()
+                        .and_then(|index| tensors.get(index))
+                        .map(|tensor| tensor.key);
+                    if let Some(key) = key {
+                        error.with_key(key)
+                    } else {
+                        error
+                    }
+                },
+            )?;
 
             for (index, ((&number, &shard_id), &crc)) in
                 numbers.iter().zip(&shards).zip(&crcs).enumerate()

@@ -1,4 +1,5 @@
-//! The system calls that the standard library has no safe form for: reads into raw memory, fallocate.
+//! The system calls that the standard library has no safe form for: reads into raw memory, fallocate,
+//! sync_file_range.
 
 use std::fs::File;
 use std::io;
@@ -83,6 +84,20 @@ pub fn fallocate(file: &File, size: u64) -> io::Result<()> {
             return Err(error);
         }
     }
+}
+
+/// Lets the system begin to write a range of `file` to the disk, and does not wait for it. A hint: what
+/// goes wrong shows when the file is synced.
+pub fn start_writeback(file: &File, offset: u64, len: u64) {
+    let (Ok(offset), Ok(len)) = (
+        libc::off64_t::try_from(offset),
+        libc::off64_t::try_from(len),
+    ) else {
+        return;
+    };
+    let flags = libc::SYNC_FILE_RANGE_WRITE;
+    // SAFETY: no memory is passed; the descriptor is open as long as `file` lives.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) };
 }
 
 /// Part of a file, mapped for reading.

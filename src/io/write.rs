@@ -255,6 +255,14 @@ impl TempFile {
             .map_err(|error| self.failed(&error).with_offset(offset))
     }
 
+    /// Lets the system begin to write a range to the disk, so that a later [`sync`](Self::sync) has less
+    /// to wait for.
+    pub fn start_writeback(&self, offset: u64, len: u64) {
+        if let Ok(file) = self.file() {
+            raw::start_writeback(file, offset, len);
+        }
+    }
+
     fn write_all_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let op = Op::Write {
             path: self.path(),
