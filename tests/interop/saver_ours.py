@@ -141,10 +141,11 @@ class OurSide:
             raise
 
     def state_paths(self, directory: str, latest_filename: str | None) -> list[str]:
+        """TensorFlow's None is NOT_FOUND or DATA_LOSS here."""
         try:
             state = call(lambda: tfckpt.get_checkpoint_state(directory, latest_filename))
         except Failure as failure:
-            if failure.code == "NOT_FOUND":
+            if failure.code in ("NOT_FOUND", "DATA_LOSS"):
                 return []
             raise
         return state.all_model_checkpoint_paths

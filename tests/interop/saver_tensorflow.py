@@ -76,6 +76,15 @@ def failure(error: Exception) -> Failure:
     return Failure(_CODES[error.error_code], tuple(wrapper + mark + core for core in cores))
 
 
+def or_none(read: Callable[[], Any]) -> Any:
+    """None also for a state file that is no text, such as a V1 checkpoint of that name: TensorFlow lets the error of
+    the decoder pass, and returns None for anything else that does not parse."""
+    try:
+        return read()
+    except UnicodeDecodeError:
+        return None
+
+
 def as_values(value: Any) -> Any:
     """What a session returned, to be compared and sent: bytes, or lists of byte strings."""
     if isinstance(value, bytes):
@@ -234,8 +243,8 @@ class TensorFlowSide:
         self.call(lambda: self.saver.recover_last_checkpoints(paths))
 
     def latest_checkpoint(self, directory: str, latest_filename: str | None) -> str | None:
-        return self.call(lambda: tf.train.latest_checkpoint(directory, latest_filename))
+        return self.call(lambda: or_none(lambda: tf.train.latest_checkpoint(directory, latest_filename)))
 
     def state_paths(self, directory: str, latest_filename: str | None) -> list[str]:
-        state = self.call(lambda: tf.train.get_checkpoint_state(directory, latest_filename))
+        state = self.call(lambda: or_none(lambda: tf.train.get_checkpoint_state(directory, latest_filename)))
         return [] if state is None else list(state.all_model_checkpoint_paths)
