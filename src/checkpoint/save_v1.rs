@@ -4,6 +4,7 @@
 //! sharded one, shard 0 is the file that is published last.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use super::layout::Layout;
 use super::save::{Request, assign_shards, describe};
@@ -15,6 +16,7 @@ use crate::io::write::TempFile;
 use crate::memory::ChunkBuffer;
 use crate::slices::TensorSlice;
 use crate::transfer::Call;
+use crate::transfer::pipeline::{self, Shared};
 use crate::v1::{Plan, TensorToWrite, Values};
 
 /// Bytes of the buffer through which elements are copied.
@@ -90,7 +92,7 @@ impl Request<'_> {
     }
 }
 
-/// Writes one temporary file per shard.
+/// Writes one temporary file per shard, side by side.
 fn write_all(
     call: &mut Call<'_>,
     paths: &[PathBuf],
@@ -105,27 +107,53 @@ fn write_all(
     call.stats.num_tensors = tensors.len() as u64;
     call.stats.bytes += bytes;
     call.progress.start(bytes, tensors.len() as u64)?;
-    let admission = call.admit(1, BUFFER + BLOCK)?;
-    call.stats.num_threads = 1;
-    let mut buffer = ChunkBuffer::new(BUFFER.min(admission.buffer))?;
-    let mut files = Vec::with_capacity(paths.len());
-    for (path, tensors) in paths.iter().zip(by_shard) {
-        let file = TempFile::create(path)?;
-        let progress = &mut call.progress;
-        let sink = Plan::new(tensors)
-            .write(file.appender(), &mut buffer, &mut |bytes| {
-                progress.advance(bytes, 0)
-            })
-            .map_err(|error| error.with_file(file.path()));
-        let mut sink = sink?;
-        std::io::Write::flush(&mut sink).map_err(|error| Error::io(&error, file.path()))?;
-        drop(sink);
-        call.progress.advance(0, tensors.len() as u64)?;
-        call.stats.num_io += 1;
-        files.push(file);
-    }
+    let wanted = (call.context.num_threads())
+        .min(by_shard.len())
+        .min(usize::try_from(bytes >> 20).unwrap_or(usize::MAX).max(1));
+    let admission = call.admit(wanted, BUFFER + BLOCK)?;
+    // A block cannot be smaller than the format's, so little memory means fewer threads.
+    let admitted = usize::try_from(admission.bytes()).unwrap_or(usize::MAX);
+    let num_threads = (admitted / (BUFFER + BLOCK)).clamp(1, admission.num_threads);
+    let buffer = BUFFER.min((admitted / num_threads) & !4095);
+    let files: Vec<TempFile> = paths
+        .iter()
+        .map(|path| TempFile::create(path))
+        .collect::<Result<_>>()?;
+    pipeline::run(
+        num_threads,
+        files.len(),
+        &mut call.progress,
+        || ChunkBuffer::new(buffer),
+        |buffer, shard, shared| match (files.get(shard), by_shard.get(shard)) {
+            (Some(file), Some(tensors)) => write_one(file, tensors, buffer, shared),
+            _ => Err(Error::internal("a shard has no file")),
+        },
+    )?;
+    call.stats.num_threads = u32::try_from(num_threads).unwrap_or(u32::MAX);
+    call.stats.num_io += files.len() as u64;
     call.stats.bytes_io += bytes;
     Ok(files)
+}
+
+/// Writes one file.
+fn write_one(
+    file: &TempFile,
+    tensors: &[TensorToWrite<'_>],
+    buffer: &mut ChunkBuffer,
+    shared: Shared<'_>,
+) -> Result<()> {
+    let counters = shared.counters;
+    let sink = Plan::new(tensors)
+        .write(file.appender(), buffer, &mut |bytes| {
+            counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+            shared.check()
+        })
+        .map_err(|error| error.with_file(file.path()));
+    let mut sink = sink?;
+    std::io::Write::flush(&mut sink).map_err(|error| Error::io(&error, file.path()))?;
+    let num_tensors = tensors.len() as u64;
+    counters.tensors.fetch_add(num_tensors, Ordering::Relaxed);
+    Ok(())
 }
 
 fn to_write<'a>(tensor: &'a SaveTensor<'_>) -> Result<TensorToWrite<'a>> {

@@ -13,7 +13,7 @@
 mod budget;
 mod context;
 mod deliver;
-mod pipeline;
+pub mod pipeline;
 mod progress;
 pub mod read;
 mod read_plan;

@@ -28,6 +28,7 @@ mod panics;
 mod restore_modes;
 mod round_trip;
 mod support;
+mod v1_shards;
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
