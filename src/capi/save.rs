@@ -42,7 +42,7 @@ pub struct tfckpt_save_options {
     /// TFCKPT_FORMAT_*: the format that is written. V1 has fewer dtypes and records below 2 GiB, and
     /// no folder is created for it.
     pub format: i32,
-    /// Most bytes of a data file, as far as whole tensors allow; 0 = no limit.
+    /// Most bytes of a data file, alignment included, as far as whole tensors allow; 0 = no limit.
     pub max_shard_size: u64,
     /// Alignment of every tensor in its data file in bytes, a power of two up to 1 MiB, for views;
     /// 0 and 1 = packed, as TensorFlow packs.

@@ -39,7 +39,7 @@ pub struct SaveOptions {
     pub no_sync: bool,
     /// Whether every device string gets a data file of its own.
     pub shard_by_device: bool,
-    /// Most bytes of a data file, as far as whole tensors allow; 0 = no limit.
+    /// Most bytes of a data file, alignment included, as far as whole tensors allow; 0 = no limit.
     pub max_shard_size: u64,
     /// The format. A sharded V1 checkpoint is restored by the pattern that the save returns.
     pub format: Format,
@@ -161,9 +161,9 @@ impl Request<'_> {
                 files.push(file);
             }
             call.stats.num_tensors = tensors.len() as u64;
-            call.stats.bytes += layout.places.iter().map(|&(_, size)| size).sum::<u64>();
-            call.progress
-                .start(layout.shard_sizes.iter().sum(), tensors.len() as u64)?;
+            let bytes = layout.places.iter().map(|&(_, size)| size).sum();
+            call.stats.bytes += bytes;
+            call.progress.start(bytes, tensors.len() as u64)?;
             let crcs = write::execute(call, &writes, &layout, &files, !options.no_sync).map_err(
                 |error| {
                     let key = error
@@ -291,6 +291,10 @@ pub(super) fn assign_shards(tensors: &[SaveTensor<'_>], options: &SaveOptions) -
     let mut last_device: Option<&str> = None;
     for (device, index) in &order {
         let size = tensors.get(*index).map_or(0, SaveTensor::size);
+        // The place in the data file; one too large for a file is refused when places are given out.
+        let size = size
+            .checked_next_multiple_of(options.alignment.max(1))
+            .unwrap_or(u64::MAX);
         let full = options.max_shard_size != 0
             && shard_size > 0
             && shard_size.saturating_add(size) > options.max_shard_size;

@@ -56,24 +56,31 @@ pub fn verify(
             batch.run(damage, call)?;
         }
     }
-    batch.run(damage, call)
+    batch.run(damage, call)?;
+    call.progress.report()
 }
 
 /// Bytes and tensors that the index names.
 fn totals(reader: &BundleReader, call: &mut Call<'_>) -> Result<(u64, u64)> {
     let (mut bytes, mut tensors) = (0u64, 0);
+    let mut lookup = reader.lookup();
     let mut listing = reader.list();
-    while let Ok(Some((_, entry))) = listing.next() {
+    while let Ok(Some((key, entry))) = listing.next() {
         tensors += 1;
         call.progress.poll()?;
-        let size = entry
-            .ok()
-            .and_then(|entry| match (&entry.stored, entry.dtype.size()) {
-                (Stored::Whole(extent), _) => Some(extent.size),
-                (Stored::Slices { .. }, Some(size)) => entry.shape.byte_size(size),
-                (Stored::Slices { .. }, None) => None,
-            });
-        bytes = bytes.saturating_add(size.unwrap_or(0));
+        let Ok(entry) = entry else { continue };
+        let size = match (&entry.stored, entry.dtype.size()) {
+            (Stored::Whole(extent), _) => extent.size,
+            (Stored::Slices { .. }, Some(size)) => entry.shape.byte_size(size).unwrap_or(0),
+            // Only the slices' own entries say. One that is broken will not be read either.
+            (Stored::Slices { .. }, None) => extents(&key, &entry, &mut lookup)
+                .unwrap_or_default()
+                .iter()
+                .fold(0, |bytes: u64, (extent, _)| {
+                    bytes.saturating_add(extent.size)
+                }),
+        };
+        bytes = bytes.saturating_add(size);
     }
     Ok((bytes, tensors))
 }
@@ -115,6 +122,8 @@ impl Batch<'_> {
             self.stream(&file, extent, num_elements, entry.dtype, call)
                 .map_err(place)?;
             call.stats.bytes_verified += extent.size;
+        }
+        if entry.dtype.size().is_none() {
             call.progress.advance(0, 1)?;
         }
         self.tensors.push(key.to_owned());

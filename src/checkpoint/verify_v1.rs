@@ -43,10 +43,16 @@ pub fn verify(reader: &V1Reader, damage: &mut dyn FnMut(Error), call: &mut Call<
                 continue;
             }
         };
+        // What is not in the total is no progress either.
+        let counts = tensor.dtype().is_ok_and(|dtype| dtype.size().is_some());
         for (slice, shard) in &tensor.slices {
-            let mut sink = Discard(&mut call.progress, 0);
+            let mut sink = Discard {
+                progress: &mut call.progress,
+                counts,
+                taken: 0,
+            };
             let read = records.read(name, tensor, (slice, *shard), true, &mut sink);
-            let taken = sink.1;
+            let taken = sink.taken;
             match read {
                 Ok(()) => {
                     call.stats.bytes_io += taken;
@@ -63,7 +69,12 @@ pub fn verify(reader: &V1Reader, damage: &mut dyn FnMut(Error), call: &mut Call<
 }
 
 /// Counts what it is given.
-struct Discard<'c, 'p>(&'c mut Progress<'p>, u64);
+struct Discard<'c, 'p> {
+    progress: &'c mut Progress<'p>,
+    /// Whether it is progress.
+    counts: bool,
+    taken: u64,
+}
 
 impl Sink for Discard<'_, '_> {
     fn next(&self, place: u64) -> u64 {
@@ -71,11 +82,13 @@ impl Sink for Discard<'_, '_> {
     }
 
     fn tick(&mut self) -> Result<()> {
-        self.0.advance(0, 0)
+        self.progress.advance(0, 0)
     }
 
     fn take(&mut self, _: u64, bytes: &[u8]) -> Result<()> {
-        self.1 += bytes.len() as u64;
-        self.0.advance(bytes.len() as u64, 0)
+        let bytes = bytes.len() as u64;
+        self.taken += bytes;
+        self.progress
+            .advance(if self.counts { bytes } else { 0 }, 0)
     }
 }

@@ -273,6 +273,7 @@ impl WriteRun<'_, '_> {
             file,
             shared,
             at: item.offset,
+            zeros: 0,
         };
         buffer.clear();
         for part in self.plan.parts.get(item.parts.clone()).unwrap_or_default() {
@@ -315,6 +316,8 @@ struct ItemWriter<'r, 'p, 'a> {
     shared: Shared<'r>,
     /// Where the next write goes.
     at: u64,
+    /// Bytes of it that belong to no tensor, and so are no progress.
+    zeros: u64,
 }
 
 impl ItemWriter<'_, '_, '_> {
@@ -325,7 +328,9 @@ impl ItemWriter<'_, '_, '_> {
         }
         self.file.write_at(self.at, bytes)?;
         self.at += bytes.len() as u64;
-        add(&self.shared.counters.bytes, bytes.len() as u64);
+        let zeros = std::mem::take(&mut self.zeros);
+        let moved = (bytes.len() as u64).saturating_sub(zeros);
+        add(&self.shared.counters.bytes, moved);
         add(&self.run.bytes_io, bytes.len() as u64);
         add(&self.run.num_io, 1);
         Ok(())
@@ -342,7 +347,10 @@ impl ItemWriter<'_, '_, '_> {
     fn pad_to(&mut self, offset: u64, buffer: &mut ChunkBuffer) -> Result<()> {
         let gap = offset.saturating_sub(self.at + buffer.filled().len() as u64);
         match usize::try_from(gap) {
-            Ok(gap) if gap <= buffer.room() => buffer.append_zeros(gap),
+            Ok(zeros) if zeros <= buffer.room() => {
+                buffer.append_zeros(zeros);
+                self.zeros += gap;
+            }
             _ => {
                 self.flush(buffer)?;
                 self.at = offset;

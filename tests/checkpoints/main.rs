@@ -25,6 +25,7 @@ mod object_graph;
 mod overwrite;
 #[cfg(feature = "test-panics")]
 mod panics;
+mod progress;
 mod restore_modes;
 mod round_trip;
 mod support;
