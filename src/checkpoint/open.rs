@@ -8,6 +8,7 @@ use super::v1_files::{self, v1_files};
 use crate::bundle::BundleReader;
 use crate::error::{Code, Error, Result};
 use crate::io;
+use crate::io::dir::look;
 use crate::io::read::ReadFile;
 use crate::naming;
 use crate::v1::V1Reader;
@@ -92,9 +93,15 @@ fn open_folder(prefix: &Path) -> Result<Opened> {
 
 /// Whether the error says that there is no index, rather than that it cannot be read.
 fn is_missing_index(error: &Error, prefix: &Path) -> bool {
-    error.code() == Code::NotFound && error.file() == Some(&naming::index_file(prefix))
+    let index = naming::index_file(prefix);
+    match error.code() {
+        Code::NotFound => error.file() == Some(&index),
         // A file where the prefix has a folder.
-        || error.code() == Code::FailedPrecondition && !io::exists(&naming::index_file(prefix))
+        Code::FailedPrecondition => !io::exists(&index),
+        // A V1 file's name may leave no room for the suffix.
+        Code::InvalidArgument => matches!(look(&index), Ok(None)) && !io::exists(&index),
+        _ => false,
+    }
 }
 
 /// Why there is no checkpoint at `prefix`.

@@ -171,6 +171,8 @@ pub fn look(path: &Path) -> Result<Option<Metadata>> {
     match std::fs::symlink_metadata(cleaned(path)) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // Nothing can be called that.
+        Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => Ok(None),
         Err(error) => Err(Error::io(&error, path)),
     }
 }

@@ -1,8 +1,8 @@
 //! Files that are written under a temporary name and become visible in one step.
 //!
-//! A temporary file is called `<final>.tmp-<pid>-<random u64>` and is locked as long as it is in
-//! use. So whoever finds one whose lock can be taken knows that its writer is dead, and may remove
-//! it ([`clean_stale_temporaries`]).
+//! A temporary file is called `<final>.tmp-<pid>-<random u64>`, with less of the final name if that is
+//! long, and is locked as long as it is in use. So whoever finds one whose lock can be taken knows that
+//! its writer is dead, and may remove it ([`clean_stale_temporaries`]).
 
 #![forbid(unsafe_code)]
 

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tfckpt::{
-    Call, Code, DType, LatestOptions, Reader, RemoveOptions, SaveOptions, Verify,
+    Call, Code, DType, Format, LatestOptions, Reader, RemoveOptions, SaveOptions, Verify,
     checkpoint_exists, get_checkpoint_state, latest_checkpoint, remove_checkpoint,
 };
 
-use super::support::{Item, Request, Value, context, quick, restore, save, temp_dir, verify};
+use super::support::{
+    Item, Request, Value, context, quick, restore, restore_one, save, temp_dir, verify,
+};
 
 /// Tensors that all say which save they are of, one per device.
 fn generation(number: u8, num_shards: usize) -> Vec<Item> {
@@ -298,4 +300,50 @@ fn readers_see_one_save_or_the_other_while_the_number_of_shards_changes() {
 #[test]
 fn the_latest_checkpoint_is_complete_at_every_moment_of_an_overwriting_save() {
     read_while_writing(&[1, 2], true);
+}
+
+/// Whose files' names just fit. Overwriting needs room for the longer names of what is kept meanwhile.
+#[test]
+fn a_name_is_as_long_as_its_files_can_be() {
+    for (format, longest, refused) in [(Format::V2, 235, 236), (Format::V1, 255, 256)] {
+        let dir = temp_dir();
+        let context = context(1);
+        let items = [Item::floats("a", &[2], &[1.0, 2.0])];
+        let options = SaveOptions {
+            format,
+            global_step: Some(12),
+            update_state: true,
+            ..quick()
+        };
+        let save = |len: usize, value: f32| {
+            let prefix = dir.path().join("n".repeat(len - "-12".len()));
+            let items = [Item::floats("a", &[2], &[value, 2.0])];
+            save(&prefix, &items, &options, &mut Call::new(&context))
+        };
+        let names = || {
+            let mut names: Vec<_> = std::fs::read_dir(dir.path())
+                .unwrap()
+                .map(|file| file.unwrap().file_name())
+                .collect();
+            names.sort();
+            names
+        };
+        let error = save(refused, 1.0).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+        assert!(names().is_empty());
+        let saved = save(longest, 1.0).unwrap();
+        let before = names();
+        let files = if format == Format::V2 { 3 } else { 2 };
+        assert_eq!(before.len(), files, "{before:?}");
+        let error = save(longest, 3.0).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+        assert_eq!(names(), before);
+        let reader = Reader::open(&saved).unwrap();
+        let value = restore_one(&reader, &items[0].request(), Verify::Full, &context).unwrap();
+        assert_eq!(value, items[0].value);
+        // Names that are long and leave this room.
+        for value in [4.0, 5.0] {
+            save(longest - 22, value).unwrap();
+        }
+    }
 }
