@@ -2,8 +2,10 @@
 //!
 //! A [`Position`] trusts nothing: every step forward checks that the entry lies inside the block,
 //! that its key follows the one before, and that restart points name exactly the entries that
-//! share nothing. A block walked from end to end without an error is therefore sound, and only
-//! such blocks may be searched.
+//! share nothing. A block walked from end to end without an error is therefore sound. A block that
+//! has not been walked may be searched once its restart points are known to ascend, but only what is
+//! found in it counts, and only after [`Block::check_stretch`]: that a key is missing takes a sound
+//! block.
 
 #![forbid(unsafe_code)]
 
@@ -104,6 +106,43 @@ impl Block {
         Ok(())
     }
 
+    /// Checks that the restart points begin with the first entry, ascend, and lie among the entries, so
+    /// that they can be searched.
+    ///
+    /// # Errors
+    ///
+    /// DATA_LOSS at the first one that does not.
+    pub fn check_restarts(&self) -> Result<()> {
+        let mut least = 0;
+        for index in 0..self.num_restarts {
+            let restart = self.restart(index).filter(|&restart| {
+                let in_order = if index == 0 {
+                    restart == 0
+                } else {
+                    restart >= least
+                };
+                in_order && restart < self.entries_end
+            });
+            let Some(restart) = restart else {
+                return Err(self.bad_entry(least.min(self.entries_end)));
+            };
+            least = restart + 1;
+        }
+        Ok(())
+    }
+
+    /// Walks the entries from a restart point up to the next one, which it includes.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate).
+    pub fn check_stretch(&self, restart: usize, bounds: Option<Bounds<'_>>) -> Result<()> {
+        let mut position = Position::default();
+        position.jump(restart, self.restart(restart).unwrap_or_default());
+        while position.advance(self, bounds)? && position.stretch() == restart {}
+        Ok(())
+    }
+
     /// DATA_LOSS for the entry at `position`.
     pub fn bad_entry(&self, position: usize) -> Error {
         let inside = if self.contents.compressed {
@@ -199,6 +238,11 @@ impl Position {
         self.start
     }
 
+    /// The restart point from which the current entry is reached.
+    pub fn stretch(&self) -> usize {
+        self.next_restart.saturating_sub(1)
+    }
+
     /// Goes to the next entry; `false` behind the last.
     ///
     /// # Errors
@@ -247,7 +291,8 @@ impl Position {
     /// Goes to the entry of `key`, or else to the first one behind it; `true` if it is there.
     ///
     /// From an entry not far before, this takes a few steps; else it searches the restart points.
-    /// The block must have passed [`Block::validate`].
+    /// The block must have passed [`Block::check_restarts`]; that a key is missing is certain only if it
+    /// has passed [`Block::validate`].
     ///
     /// # Errors
     ///

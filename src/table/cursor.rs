@@ -4,20 +4,74 @@
 
 use std::sync::Arc;
 
-use super::block::{Block, Position};
+use super::block::{Block, Bounds, Position};
 use super::reader::TableReader;
 use crate::error::Result;
 
 /// Looks keys up one after the other and keeps the block of the last one.
 ///
-/// Any order is correct. Ascending keys are fast: each block is read and checked once, and a key
-/// near the last one is a few entries further on.
+/// Any order is correct. Ascending keys are fast: each block is read once, and a key near the last one
+/// is a few entries further on.
+///
+/// Walking all entries of a block takes ten times as long as reading it. A key that is found therefore
+/// costs the walk from one restart point to the next, and only one that is missing the whole block's.
 #[derive(Debug)]
 pub struct Cursor<'a> {
     table: &'a TableReader,
-    /// The current data block and its number; always one that is sound from end to end.
-    current: Option<(usize, Arc<Block>)>,
+    current: Option<Current>,
     position: Position,
+}
+
+/// The current data block, whose checksum and restart points are right.
+#[derive(Debug)]
+struct Current {
+    number: usize,
+    block: Arc<Block>,
+    checked: Checked,
+}
+
+/// Which entries of a block have been walked without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checked {
+    None,
+    /// Those from this restart point to the next.
+    Stretch(usize),
+    All,
+}
+
+impl Current {
+    fn load(table: &TableReader, number: usize) -> Result<Self> {
+        let block = table.read(number)?;
+        let checked = if table.is_validated(number) {
+            Checked::All
+        } else {
+            block.check_restarts().map_err(|error| table.here(error))?;
+            Checked::None
+        };
+        Ok(Self {
+            number,
+            block,
+            checked,
+        })
+    }
+
+    /// Checks the entries that the answer relies on: the stretch with the key that was found, or all
+    /// if it was not.
+    fn check(&mut self, found_in: Option<usize>, bounds: Option<Bounds<'_>>) -> Result<()> {
+        match found_in {
+            _ if self.checked == Checked::All => {}
+            Some(stretch) if self.checked == Checked::Stretch(stretch) => {}
+            Some(stretch) => {
+                self.block.check_stretch(stretch, bounds)?;
+                self.checked = Checked::Stretch(stretch);
+            }
+            None => {
+                self.block.validate(bounds)?;
+                self.checked = Checked::All;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<'a> Cursor<'a> {
@@ -33,13 +87,14 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     ///
-    /// DATA_LOSS, with the offset, if the block that would hold the key is damaged; or the system's
-    /// error. The cursor stays usable.
+    /// DATA_LOSS, with the offset, if the block that would hold the key is damaged: its checksum, its
+    /// restart points or the entries around the key; anything in it if the key is not found. Or the
+    /// system's error. The cursor stays usable.
     pub fn get(&mut self, key: &[u8]) -> Result<Option<&[u8]>> {
         let index = self.table.index();
-        let same_block = self.current.take_if(|(number, _)| {
+        let same_block = self.current.take_if(|current| {
             index
-                .bounds(*number)
+                .bounds(current.number)
                 .is_some_and(|bounds| bounds.contain(key))
         });
         let current = match same_block {
@@ -49,14 +104,16 @@ impl<'a> Cursor<'a> {
                     return Ok(None);
                 };
                 self.position.rewind();
-                (number, self.table.load(number)?)
+                Current::load(self.table, number)?
             }
         };
-        let (_, block) = self.current.insert(current);
-        let found = self
-            .position
-            .find(block, key)
-            .map_err(|error| self.table.here(error))?;
-        Ok(found.then(|| self.position.value(block)))
+        let current = self.current.insert(current);
+        let found = self.position.find(&current.block, key).and_then(|found| {
+            let found_in = found.then(|| self.position.stretch());
+            current.check(found_in, index.bounds(current.number))?;
+            Ok(found)
+        });
+        let found = found.map_err(|error| self.table.here(error))?;
+        Ok(found.then(|| self.position.value(&current.block)))
     }
 }

@@ -60,7 +60,7 @@ impl TableReader {
 
     /// The value of `key`, `None` if the table does not hold it.
     ///
-    /// Reads and checks one block of about 256 KiB, except for keys in the first; for many keys,
+    /// Reads one block of about 256 KiB, except for keys in the first; for many keys,
     /// [`cursor`](Self::cursor) does so once per block.
     ///
     /// # Errors
@@ -107,6 +107,11 @@ impl TableReader {
     /// Names the file in an error.
     pub(super) fn here(&self, error: Error) -> Error {
         error.with_file(self.file.path())
+    }
+
+    /// Whether a data block is held that is sound from end to end.
+    pub(super) fn is_validated(&self, block: usize) -> bool {
+        block == 0 && self.first.is_some()
     }
 
     /// A data block with a verified checksum; its entries are to be checked by the caller.

@@ -731,6 +731,57 @@ fn malformed_blocks_with_correct_checksums_are_data_loss() {
 }
 
 #[test]
+fn a_missing_key_takes_a_block_that_is_sound_from_end_to_end() {
+    let names: Vec<String> = (0..64).map(|i| format!("b{i:02}")).collect();
+    let pairs: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "v")).collect();
+    // Four stretches of 16 entries; the key of the last entry of the third goes down.
+    let sound = pairs_block(&pairs);
+    let at = sound
+        .windows(4)
+        .rposition(|bytes| bytes == [2, 1, 1, b'7'])
+        .filter(|at| *at > 0);
+    let mut block = sound.clone();
+    block[at.unwrap() + 3] = b'0';
+    let first = pairs_block(&[("A", "0")]);
+    let table = |block: &[u8]| {
+        open(
+            &Forge::default()
+                .data("P", 0, &first)
+                .data("m", 0, block)
+                .finish(),
+        )
+        .unwrap()
+    };
+    let (good, bad) = (table(&sound), table(&block));
+    let mut cursor = bad.cursor();
+    let mut refused = 0;
+    for name in &names {
+        assert!(good.get(name.as_bytes()).unwrap().is_some());
+        let missing = [name, "x"].concat();
+        assert_eq!(good.get(missing.as_bytes()).unwrap(), None);
+        // Found or refused, never missing.
+        match bad.get(name.as_bytes()) {
+            Ok(value) => assert_eq!(value.unwrap(), b"v"),
+            Err(error) => {
+                assert_data_loss(&error, "bad entry in block");
+                refused += 1;
+            }
+        }
+        assert_eq!(
+            cursor.get(name.as_bytes()).is_ok(),
+            bad.get(name.as_bytes()).is_ok()
+        );
+        for error in [
+            bad.get(missing.as_bytes()).unwrap_err(),
+            cursor.get(missing.as_bytes()).unwrap_err(),
+        ] {
+            assert_data_loss(&error, "bad entry in block");
+        }
+    }
+    assert_eq!(refused, 16);
+}
+
+#[test]
 fn a_damaged_block_in_the_middle_hides_nothing_else() {
     let blocks: Vec<Entries> = ["a", "b", "c"]
         .iter()
