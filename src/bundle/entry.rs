@@ -3,8 +3,8 @@
 use std::fmt;
 
 use prost::Message;
-use smallvec::SmallVec;
 
+use super::wire::Fields;
 use crate::checksum;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -62,6 +62,17 @@ impl fmt::Display for KeyText<'_> {
 }
 
 impl DataExtent {
+    /// Appends the entry of a tensor that is stored here.
+    pub fn append_entry(&self, dtype: DType, shape: &Shape, out: &mut Vec<u8>) {
+        let place = [
+            self.shard_id.cast_signed().into(),
+            self.offset.cast_signed(),
+            self.size.cast_signed(),
+        ];
+        let crc32c = checksum::mask(self.crc32c);
+        Fields::put_plain(out, dtype as i32, shape.dims(), place, crc32c);
+    }
+
     /// Compares the stored checksum with the one calculated over the bytes read; `bundle` names the
     /// checkpoint in the message.
     ///
@@ -97,22 +108,18 @@ impl Entry {
 
     fn decode_fields(key: &[u8], value: &[u8], num_shards: u32) -> Result<Self> {
         let name = KeyText(key);
-        let proto = BundleEntryProto::decode(value)
-            .map_err(|_| Error::data_loss(format!("Entry for key {name} not parseable.")))?;
-        let dtype = DType::from_number(proto.dtype)
-            .ok_or_else(|| Error::data_loss(format!("unknown data type; dtype={}", proto.dtype)))?;
-        let dims = proto.shape.as_ref().map_or(&[][..], |shape| &shape.dim);
-        let shape = Shape::new(
-            dims.iter()
-                .map(|dim| dim.size)
-                .collect::<SmallVec<[i64; 4]>>(),
-        )
-        .map_err(|error| error.with_prefix(format_args!("Invalid tensor shape: {name}; ")))
-        .map_err(|error| error.with_code(crate::error::Code::DataLoss))?;
-        let stored = if proto.slices.is_empty() {
-            Stored::Whole(decode_extent(key, &proto, dtype, &shape, num_shards)?)
+        let fields = Fields::decode(value)
+            .ok_or_else(|| Error::data_loss(format!("Entry for key {name} not parseable.")))?;
+        let dtype = DType::from_number(fields.dtype).ok_or_else(|| {
+            Error::data_loss(format!("unknown data type; dtype={}", fields.dtype))
+        })?;
+        let shape = Shape::new(&fields.dims)
+            .map_err(|error| error.with_prefix(format_args!("Invalid tensor shape: {name}; ")))
+            .map_err(|error| error.with_code(crate::error::Code::DataLoss))?;
+        let stored = if fields.slices.is_empty() {
+            Stored::Whole(decode_extent(key, &fields, dtype, &shape, num_shards)?)
         } else {
-            let slices = proto
+            let slices = fields
                 .slices
                 .iter()
                 .map(slices::proto::decode)
@@ -120,7 +127,7 @@ impl Entry {
             // The field has no meaning here, whatever it says.
             Stored::Slices {
                 slices,
-                shard_id: u32::try_from(proto.shard_id).unwrap_or(0),
+                shard_id: u32::try_from(fields.shard_id).unwrap_or(0),
             }
         };
         Ok(Self {
@@ -139,54 +146,47 @@ impl Entry {
 
     /// As [`encode`](Self::encode), behind what `out` contains.
     pub fn append_to(&self, out: &mut Vec<u8>) {
-        let dims = self.shape.dims().iter();
-        let shape = TensorShapeProto {
-            dim: dims
-                .map(|&size| Dim {
+        match &self.stored {
+            Stored::Whole(extent) => extent.append_entry(self.dtype, &self.shape, out),
+            Stored::Slices { slices, shard_id } => {
+                let dims = self.shape.dims().iter();
+                let dim = dims.map(|&size| Dim {
                     size,
                     name: String::new(),
-                })
-                .collect(),
-            unknown_rank: false,
-        };
-        let mut proto = BundleEntryProto {
-            dtype: self.dtype as i32,
-            shape: Some(shape),
-            ..BundleEntryProto::default()
-        };
-        match &self.stored {
-            Stored::Whole(extent) => {
-                proto.shard_id = extent.shard_id.cast_signed();
-                proto.offset = extent.offset.cast_signed();
-                proto.size = extent.size.cast_signed();
-                proto.crc32c = checksum::mask(extent.crc32c);
-            }
-            Stored::Slices { slices, shard_id } => {
-                proto.shard_id = shard_id.cast_signed();
-                proto.slices = slices.iter().map(slices::proto::encode).collect();
+                });
+                let proto = BundleEntryProto {
+                    dtype: self.dtype as i32,
+                    shape: Some(TensorShapeProto {
+                        dim: dim.collect(),
+                        unknown_rank: false,
+                    }),
+                    shard_id: shard_id.cast_signed(),
+                    slices: slices.iter().map(slices::proto::encode).collect(),
+                    ..BundleEntryProto::default()
+                };
+                proto.encode_raw(out);
             }
         }
-        proto.encode_raw(out);
     }
 }
 
 fn decode_extent(
     key: &[u8],
-    proto: &BundleEntryProto,
+    fields: &Fields,
     dtype: DType,
     shape: &Shape,
     num_shards: u32,
 ) -> Result<DataExtent> {
-    let shard_id = u32::try_from(proto.shard_id)
+    let shard_id = u32::try_from(fields.shard_id)
         .ok()
         .filter(|&id| id < num_shards);
     let shard_id = shard_id.ok_or_else(|| {
         Error::data_loss(format!(
             "shard does not exist; shard_id={} num_shards={num_shards}",
-            proto.shard_id
+            fields.shard_id
         ))
     })?;
-    let size = proto.size;
+    let size = fields.size;
     // A string takes at least the byte of its length, a variant a length and a checksum; what a handle
     // takes nobody knows.
     let (expected, exact) = match dtype.size() {
@@ -207,23 +207,23 @@ fn decode_extent(
             KeyText(key)
         )));
     }
-    if proto.offset < 0 {
+    if fields.offset < 0 {
         return Err(Error::data_loss(format!(
             "Seeking to a negative position: {}",
-            proto.offset
+            fields.offset
         )));
     }
-    if proto.offset.checked_add(size).is_none() {
+    if fields.offset.checked_add(size).is_none() {
         return Err(Error::data_loss(format!(
             "data extent overflows; offset={} size={size}",
-            proto.offset
+            fields.offset
         )));
     }
     Ok(DataExtent {
         shard_id,
-        offset: proto.offset.unsigned_abs(),
+        offset: fields.offset.unsigned_abs(),
         size: size.unsigned_abs(),
-        crc32c: checksum::unmask(proto.crc32c),
+        crc32c: checksum::unmask(fields.crc32c),
     })
 }
 

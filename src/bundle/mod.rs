@@ -21,6 +21,7 @@ mod reader;
 mod strings;
 mod strings_read;
 mod variant;
+mod wire;
 mod writer;
 
 pub use entry::{DataExtent, Entry, KeyText, Stored};
