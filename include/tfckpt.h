@@ -369,8 +369,8 @@ typedef struct tfckpt_save_options {
   int32_t               format;               /* TFCKPT_FORMAT_*: the format that is written. V1
                                                * has fewer dtypes and records below 2 GiB, and no
                                                * folder is created for it. */
-  uint64_t              max_shard_size;       /* Most bytes of a data file, as far as whole
-                                               * tensors allow; 0 = no limit. */
+  uint64_t              max_shard_size;       /* Most bytes of a data file, alignment included,
+                                               * as far as whole tensors allow; 0 = no limit. */
   uint64_t              alignment;            /* Alignment of every tensor in its data file in
                                                * bytes, a power of two up to 1 MiB, for views; 0
                                                * and 1 = packed, as TensorFlow packs. */
