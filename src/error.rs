@@ -196,6 +196,14 @@ impl Error {
         self
     }
 
+    /// The same error under another code, unless it is RESOURCE_EXHAUSTED, which blames nobody.
+    pub fn with_verdict(self, code: Code) -> Self {
+        match self.code() {
+            Code::ResourceExhausted => self,
+            _ => self.with_code(code),
+        }
+    }
+
     /// The canonical code.
     pub fn code(&self) -> Code {
         self.0.code

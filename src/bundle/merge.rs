@@ -181,7 +181,7 @@ impl BundleMerge {
         for (key, (_, entry)) in &self.partitioned {
             if let Stored::Slices { slices, .. } = &entry.stored {
                 SliceSet::new(&entry.shape, slices)
-                    .map_err(|error| error.with_code(Code::InvalidArgument).with_key(key))?;
+                    .map_err(|error| error.with_verdict(Code::InvalidArgument).with_key(key))?;
             }
         }
         Ok(())

@@ -255,7 +255,7 @@ impl Lookup<'_> {
     ) -> Result<SliceSet> {
         SliceSet::new(shape, slices).map_err(|error| {
             error
-                .with_code(crate::error::Code::DataLoss)
+                .with_verdict(crate::error::Code::DataLoss)
                 .with_key(key)
                 .with_file(self.reader.index_file())
         })

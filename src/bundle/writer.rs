@@ -101,7 +101,7 @@ impl BundleWriter {
             )) = entries.get(index)
             {
                 SliceSet::new(shape, slices)
-                    .map_err(|error| error.with_code(Code::InvalidArgument).with_key(key))?;
+                    .map_err(|error| error.with_verdict(Code::InvalidArgument).with_key(key))?;
             }
         }
         Ok(())

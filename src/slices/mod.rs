@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod disjoint;
 pub mod key;
 mod overlap;
 pub mod proto;

@@ -1,5 +1,6 @@
 //! The slices in which a tensor is stored, and what they cover of a request.
 
+use super::disjoint::find_overlap;
 use super::overlap::Overlap;
 use super::slice::{Bounds, TensorSlice};
 use crate::error::{Error, Result};
@@ -16,13 +17,17 @@ impl SliceSet {
     ///
     /// # Errors
     ///
-    /// INTERNAL with TensorFlow's texts when a slice does not fit the shape or two overlap.
+    /// INTERNAL with TensorFlow's texts when a slice does not fit the shape or two overlap;
+    /// RESOURCE_EXHAUSTED when it takes too long to tell.
     pub fn new(shape: &Shape, slices: &[TensorSlice]) -> Result<Self> {
         let slices: Vec<(TensorSlice, Bounds)> = slices
             .iter()
             .map(|slice| Ok((slice.clone(), slice.bounds(shape)?)))
             .collect::<Result<_>>()?;
-        if let Some((existing, new)) = find_overlap(&slices, shape.rank()) {
+        let all: Vec<&Bounds> = slices.iter().map(|(_, bounds)| bounds).collect();
+        let found = find_overlap(&all, shape.rank())?;
+        let slice = |index| slices.get(index).map(|(slice, _)| slice);
+        if let Some((Some(existing), Some(new))) = found.map(|(i, j)| (slice(i), slice(j))) {
             return Err(Error::internal(format!(
                 "Overlapping slices: existing slice = {existing}, new slice = {new}"
             )));
@@ -46,58 +51,6 @@ impl SliceSet {
             .sum();
         (covered == wanted).then_some(parts)
     }
-}
-
-/// The first two slices that share an element, the earlier one first.
-///
-/// Sorted along the dimension in which the fewest pairs overlap, a slice is compared only with those
-/// that begin before it ends there; for slices that partition a tensor along one dimension that is
-/// none at all.
-fn find_overlap(
-    slices: &[(TensorSlice, Bounds)],
-    rank: usize,
-) -> Option<(&TensorSlice, &TensorSlice)> {
-    let start = |i: usize, d: usize| {
-        let bounds = slices.get(i).and_then(|(_, bounds)| bounds.get(d));
-        bounds.copied().unwrap_or_default()
-    };
-    let overlapping_pairs = |d: &usize| {
-        let mut spans: Vec<(u64, u64)> = (0..slices.len()).map(|i| start(i, *d)).collect();
-        spans.sort_unstable();
-        let later = |(i, (from, length)): (usize, &(u64, u64))| {
-            let begun = spans.partition_point(|(other, _)| *other < from + length);
-            begun.saturating_sub(i + 1)
-        };
-        spans
-            .iter()
-            .enumerate()
-            .map(later)
-            .fold(0, usize::saturating_add)
-    };
-    let axis = (0..rank).min_by_key(overlapping_pairs).unwrap_or(0);
-    let mut order: Vec<usize> = (0..slices.len()).collect();
-    order.sort_unstable_by_key(|&i| start(i, axis).0);
-    for (position, &i) in order.iter().enumerate() {
-        let (from, length) = start(i, axis);
-        for &j in order.iter().skip(position + 1) {
-            if rank > 0 && start(j, axis).0 >= from + length {
-                break;
-            }
-            let (first, second) = (slices.get(i.min(j))?, slices.get(i.max(j))?);
-            if share_an_element(&first.1, &second.1) {
-                return Some((&first.0, &second.0));
-            }
-        }
-    }
-    None
-}
-
-/// Whether two slices of one tensor overlap.
-fn share_an_element(a: &Bounds, b: &Bounds) -> bool {
-    let overlaps = |((a, a_length), (b, b_length)): (&(u64, u64), &(u64, u64))| {
-        *a.max(b) < (a + a_length).min(b + b_length)
-    };
-    a.iter().zip(b).all(overlaps)
 }
 
 #[cfg(test)]
