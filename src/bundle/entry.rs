@@ -40,7 +40,7 @@ pub enum Stored {
 }
 
 /// A range of bytes in a data file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DataExtent {
     /// Which data file.
     pub shard_id: u32,

@@ -15,61 +15,116 @@ use crate::table::TableBuilder;
 /// The entries of a bundle that is being written.
 ///
 /// Keys are added first, all of them, and then checked together, so that a duplicate is found before
-/// anything is written; the place of each tensor's bytes follows when they have been.
+/// anything is written; the places of the tensors' bytes are asked for at the end. There may be very many
+/// tensors: keys and shapes stay where the caller has them.
 #[derive(Debug, Default)]
-pub struct BundleWriter {
-    entries: Vec<(Vec<u8>, Entry)>,
-    /// Index in `entries` of the full entry of each partitioned tensor.
-    partitioned: HashMap<Vec<u8>, usize>,
-    /// `entries` in key order; made by [`check`](Self::check).
+pub struct BundleWriter<'a> {
+    rows: Vec<Row<'a>>,
+    /// Index in `rows` of the full entry of each partitioned tensor.
+    partitioned: HashMap<&'a [u8], usize>,
+    /// `rows` in key order; made by [`check`](Self::check).
     order: Vec<usize>,
 }
 
-impl BundleWriter {
+/// An entry to be.
+#[derive(Debug)]
+enum Row<'a> {
+    /// Of a tensor that is written.
+    Tensor {
+        key: &'a [u8],
+        shape: &'a Shape,
+        dtype: DType,
+        index: u32,
+    },
+    /// Of a slice that is written.
+    Slice(Box<SliceRow<'a>>),
+    /// Of the full tensor whose slices are written.
+    Full(Box<(&'a [u8], Entry)>),
+}
+
+#[derive(Debug)]
+struct SliceRow<'a> {
+    key: Vec<u8>,
+    shape: &'a Shape,
+    dtype: DType,
+    index: u32,
+}
+
+impl Row<'_> {
+    fn key(&self) -> &[u8] {
+        match self {
+            Row::Tensor { key, .. } => key,
+            Row::Slice(row) => &row.key,
+            Row::Full(row) => row.0,
+        }
+    }
+
+    /// Replaces the contents of `value` by the value to store.
+    fn encode(&self, extent: &dyn Fn(usize) -> DataExtent, value: &mut Vec<u8>) {
+        let (index, dtype, shape) = match self {
+            Row::Tensor {
+                shape,
+                dtype,
+                index,
+                ..
+            } => (*index, *dtype, *shape),
+            Row::Slice(row) => (row.index, row.dtype, row.shape),
+            Row::Full(row) => return row.1.encode(value),
+        };
+        value.clear();
+        extent(index as usize).append_entry(dtype, shape, value);
+    }
+}
+
+impl<'a> BundleWriter<'a> {
     /// An empty bundle with room for `capacity` tensors.
     pub fn with_capacity(capacity: usize) -> Self {
         Self {
-            entries: Vec::with_capacity(capacity),
+            rows: Vec::with_capacity(capacity),
             ..Self::default()
         }
     }
 
-    /// Adds a tensor, or a slice of one if `slice` is given and does not take the whole tensor.
-    /// Returns the number by which [`place`](Self::place) knows it.
+    /// Adds tensor `index` of the caller's, or a slice of one if `slice` is given and does not take the
+    /// whole tensor.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT for an empty key, or for slices of one name that disagree on dtype or full
-    /// shape.
+    /// INVALID_ARGUMENT for an empty key, for slices of one name that disagree on dtype or full shape,
+    /// or for more than 2^32 tensors.
     pub fn add(
         &mut self,
-        key: &[u8],
+        index: usize,
+        key: &'a [u8],
         dtype: DType,
-        shape: &Shape,
+        shape: &'a Shape,
         slice: Option<&ShapeAndSlice>,
         shard_id: u32,
-    ) -> Result<usize> {
+    ) -> Result<()> {
         if key.is_empty() {
             return Err(Error::invalid_argument("a tensor's key is empty"));
         }
-        let stored = Stored::Whole(DataExtent {
-            shard_id,
-            offset: 0,
-            size: 0,
-            crc32c: 0,
-        });
-        let entry = Entry {
-            dtype,
-            shape: shape.clone(),
-            stored,
-        };
-        match slice.filter(|slice| !slice.is_whole()) {
-            None => Ok(self.push(key.to_owned(), entry)),
+        let index = u32::try_from(index)
+            .map_err(|_| Error::invalid_argument("there are 2^32 tensors or more"))?;
+        let row = match slice.filter(|slice| !slice.is_whole()) {
+            None => Row::Tensor {
+                key,
+                shape,
+                dtype,
+                index,
+            },
             Some(slice) => {
                 self.add_to_full_tensor(key, dtype, slice, shard_id)?;
-                Ok(self.push(slices::key::encode(key, &slice.slice), entry))
+                Row::Slice(Box::new(SliceRow {
+                    key: slices::key::encode(key, &slice.slice),
+                    shape,
+                    dtype,
+                    index,
+                }))
             }
-        }
+        };
+        self.rows.push(row);
+        Ok(())
     }
 
     /// Checks all keys together. To be called when all tensors have been added.
@@ -80,70 +135,55 @@ impl BundleWriter {
     /// and as a slice, and for slices that do not fit their tensor or overlap: such a tensor could be
     /// written but never read. Slices need not cover their tensor.
     pub fn check(&mut self) -> Result<()> {
-        let entries = &self.entries;
-        let keys: Vec<&[u8]> = entries.iter().map(|(key, _)| key.as_slice()).collect();
+        let keys: Vec<&[u8]> = self.rows.iter().map(Row::key).collect();
         let coding::KeyOrder {
             order,
             duplicate: twice,
         } = coding::key_order(&keys);
         self.order = order;
-        if let Some((key, _)) = twice.and_then(|index| entries.get(index)) {
+        if let Some(key) = twice.and_then(|index| keys.get(index)) {
             return Err(duplicate(key));
         }
         for &index in self.partitioned.values() {
-            if let Some((
-                key,
-                Entry {
-                    shape,
-                    stored: Stored::Slices { slices, .. },
-                    ..
-                },
-            )) = entries.get(index)
+            if let Some(Row::Full(row)) = self.rows.get(index)
+                && let (key, entry) = row.as_ref()
+                && let Stored::Slices { slices, .. } = &entry.stored
             {
-                SliceSet::new(shape, slices)
+                SliceSet::new(&entry.shape, slices)
                     .map_err(|error| error.with_verdict(Code::InvalidArgument).with_key(key))?;
             }
         }
         Ok(())
     }
 
-    /// Says where the bytes of a tensor are.
-    pub fn place(&mut self, number: usize, extent: DataExtent) {
-        if let Some((_, entry)) = self.entries.get_mut(number) {
-            entry.stored = Stored::Whole(extent);
-        }
-    }
-
-    /// Writes the index of a bundle of `num_shards` data files to `sink` and returns it.
+    /// Writes the index of a bundle of `num_shards` data files to `sink` and returns it. `extent` says
+    /// where the bytes of a tensor are.
     ///
     /// # Errors
     ///
     /// Those of `sink`.
-    pub fn finish<W: Write>(self, num_shards: u32, sink: W) -> Result<W> {
+    pub fn finish<W: Write>(
+        self,
+        num_shards: u32,
+        extent: &dyn Fn(usize) -> DataExtent,
+        sink: W,
+    ) -> Result<W> {
         let mut table = TableBuilder::new(sink);
         table.add(b"", &Header::new(num_shards).encode()?)?;
         let mut value = Vec::new();
-        for (key, entry) in self
-            .order
-            .iter()
-            .filter_map(|&index| self.entries.get(index))
-        {
-            entry.encode(&mut value);
-            table.add(key, &value)?;
+        let order = self.order.iter();
+        for row in order.filter_map(|&index| self.rows.get(index)) {
+            row.encode(extent, &mut value);
+            table.add(row.key(), &value)?;
         }
         table.finish()
-    }
-
-    fn push(&mut self, key: Vec<u8>, entry: Entry) -> usize {
-        self.entries.push((key, entry));
-        self.entries.len() - 1
     }
 
     /// Lists the slice in the entry of the full tensor. That entry carries the shard of its first
     /// slice, as the merge of per-shard indexes leaves it.
     fn add_to_full_tensor(
         &mut self,
-        key: &[u8],
+        key: &'a [u8],
         dtype: DType,
         slice: &ShapeAndSlice,
         shard_id: u32,
@@ -151,24 +191,21 @@ impl BundleWriter {
         let known = self
             .partitioned
             .get(key)
-            .and_then(|&index| self.entries.get_mut(index));
-        let Some((_, entry)) = known else {
-            let stored = Stored::Slices {
-                slices: vec![slice.slice.clone()],
-                shard_id,
-            };
-            let shape = slice.full_shape.clone();
-            let index = self.push(
-                key.to_owned(),
-                Entry {
-                    dtype,
-                    shape,
-                    stored,
+            .and_then(|&index| self.rows.get_mut(index));
+        let Some(Row::Full(row)) = known else {
+            let entry = Entry {
+                dtype,
+                shape: slice.full_shape.clone(),
+                stored: Stored::Slices {
+                    slices: vec![slice.slice.clone()],
+                    shard_id,
                 },
-            );
-            self.partitioned.insert(key.to_owned(), index);
+            };
+            self.partitioned.insert(key, self.rows.len());
+            self.rows.push(Row::Full(Box::new((key, entry))));
             return Ok(());
         };
+        let entry = &mut row.1;
         if entry.dtype != dtype || entry.shape != slice.full_shape {
             return Err(Error::invalid_argument(format!(
                 "slices of one tensor disagree; dtype={} and {dtype}, shape={} and {}",

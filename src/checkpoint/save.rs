@@ -143,7 +143,7 @@ impl Request<'_> {
         }
         let mut bundle = BundleWriter::with_capacity(tensors.len());
         let shards = assign_shards(tensors, options)?;
-        let numbers = describe(tensors, &shards, &mut bundle)?;
+        describe(tensors, &shards, &mut bundle)?;
         let writes: Vec<WriteTensor<'_>> = tensors
             .iter()
             .zip(&shards)
@@ -178,14 +178,14 @@ impl Request<'_> {
                 },
             )?;
 
-            for (index, ((&number, &shard_id), &crc)) in
-                numbers.iter().zip(&shards).zip(&crcs).enumerate()
-            {
-                bundle.place(number, layout.extent(index, shard_id, crc));
-            }
+            let extent = |index: usize| {
+                let shard_id = shards.get(index).copied().unwrap_or_default();
+                let crc = crcs.get(index).copied().unwrap_or_default();
+                layout.extent(index, shard_id, crc)
+            };
             let commit = TempFile::create(&naming::index_file(prefix))?;
             let mut index = bundle
-                .finish(num_shards, commit.appender())
+                .finish(num_shards, &extent, commit.appender())
                 .map_err(|error| error.with_file(commit.path()))?;
             std::io::Write::flush(&mut index).map_err(|error| Error::io(&error, commit.path()))?;
             drop(index);
@@ -311,13 +311,12 @@ pub(super) fn assign_shards(tensors: &[SaveTensor<'_>], options: &SaveOptions) -
     Ok(shards)
 }
 
-/// Checks all tensors and adds their keys to the bundle. Returns each one's number there.
-pub(super) fn describe(
-    tensors: &[SaveTensor<'_>],
+/// Checks all tensors and adds their keys to the bundle.
+pub(super) fn describe<'a>(
+    tensors: &'a [SaveTensor<'_>],
     shards: &[u32],
-    bundle: &mut BundleWriter,
-) -> Result<Vec<usize>> {
-    let mut numbers = vec![0; tensors.len()];
+    bundle: &mut BundleWriter<'a>,
+) -> Result<()> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     // By shard, because a merge of one index per shard lists the slices of a tensor in this order.
     order.sort_by_key(|&index| shards.get(index));
@@ -327,21 +326,19 @@ pub(super) fn describe(
         };
         let place = |error: Error| error.with_tensor_index(index).with_key(tensor.key);
         let spec = tensor.check().map_err(place)?;
-        let number = bundle
+        let shape = &tensor.shape;
+        bundle
             .add(
+                index,
                 tensor.key,
                 tensor.dtype,
-                &tensor.shape,
+                shape,
                 spec.as_ref(),
                 shard_id,
             )
             .map_err(place)?;
-        if let Some(slot) = numbers.get_mut(index) {
-            *slot = number;
-        }
     }
-    bundle.check()?;
-    Ok(numbers)
+    bundle.check()
 }
 
 fn to_write<'a>(tensor: &'a SaveTensor<'_>, shard_id: u32) -> WriteTensor<'a> {

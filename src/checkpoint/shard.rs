@@ -13,7 +13,7 @@ use super::manage::Format;
 use super::publish::Publication;
 use super::save::{Request, SaveOptions, StateFile, numbered};
 use super::tensor::SaveTensor;
-use crate::bundle::BundleWriter;
+use crate::bundle::{BundleWriter, DataExtent};
 use crate::error::{Error, Result};
 use crate::io::dir::{create_parent, remove_parent};
 use crate::io::write::TempFile;
@@ -106,7 +106,8 @@ fn save_empty(part: &Path, options: &SaveOptions, call: &mut Call<'_>) -> Result
 
 fn publish_empty(part: &Path, options: &SaveOptions, call: &mut Call<'_>) -> Result<()> {
     let commit = TempFile::create(&naming::index_file(part))?;
-    let index = BundleWriter::default().finish(1, commit.appender());
+    let no_extent = |_| DataExtent::default();
+    let index = BundleWriter::default().finish(1, &no_extent, commit.appender());
     let mut index = index.map_err(|error| error.with_file(commit.path()))?;
     std::io::Write::flush(&mut index).map_err(|error| Error::io(&error, commit.path()))?;
     drop(index);
