@@ -248,8 +248,6 @@ mod tests {
     use super::*;
     use crate::error::Code;
     use proptest::prelude::*;
-    use std::time::{Duration, Instant};
-
     fn both(slices: &[Bounds], rank: usize) -> [Result<Option<(usize, usize)>>; 2] {
         let slices: Vec<&Bounds> = slices.iter().collect();
         let partition = Partition::new(&slices, rank).find(MOST_WORK);
@@ -346,15 +344,13 @@ mod tests {
     }
 
     #[test]
-    fn very_many_slices_take_little_time() {
+    fn very_many_slices_take_little_work() {
         for (name, rank, mut slices) in many() {
-            let started = Instant::now();
             let refs: Vec<&Bounds> = slices.iter().collect();
-            let found = find_overlap(&refs, rank).unwrap();
-            println!("{name}: {:?}", started.elapsed());
-            assert_eq!(found, None, "{name}");
-            // Without optimization, beside other tests.
-            assert!(started.elapsed() < Duration::from_secs(10), "{name}");
+            assert_eq!(find_overlap(&refs, rank).unwrap(), None, "{name}");
+            // All pairs of 100,000 slices would be 600 times as much.
+            let little = Partition::new(&refs, rank).find(MOST_WORK / 16);
+            assert_eq!(little.unwrap(), None, "{name}");
             let twin = slices[slices.len() / 3].clone();
             slices.push(twin);
             let refs: Vec<&Bounds> = slices.iter().collect();
