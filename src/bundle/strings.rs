@@ -123,8 +123,9 @@ impl StringsToSave<'_> {
         4 + self.0.iter().map(element).sum::<u64>()
     }
 
-    /// Writes the encoded tensor, piece by piece, to `write`, through `buffer`, which holds at least
-    /// 64 bytes. Returns the entry's checksum, unmasked.
+    /// Encodes the tensor, piece by piece, into `buffer`, which holds at least 64 bytes. `write` takes
+    /// what is in it and leaves it empty, or another one in its place. Returns the entry's checksum,
+    /// unmasked.
     ///
     /// # Errors
     ///
@@ -132,7 +133,7 @@ impl StringsToSave<'_> {
     pub fn encode(
         &self,
         buffer: &mut ChunkBuffer,
-        write: &mut dyn FnMut(&[u8]) -> Result<()>,
+        write: &mut dyn FnMut(&mut ChunkBuffer) -> Result<()>,
     ) -> Result<u32> {
         buffer.clear();
         let mut crc = Crc32c::new();
@@ -152,8 +153,7 @@ impl StringsToSave<'_> {
             let mut done = 0;
             while done < span.len() {
                 if buffer.room() == 0 {
-                    write(buffer.filled())?;
-                    buffer.clear();
+                    write(buffer)?;
                 }
                 let piece = (span.len() - done).min(buffer.room());
                 let copied = buffer.append(span, done, piece);
@@ -161,8 +161,7 @@ impl StringsToSave<'_> {
                 done += piece;
             }
         }
-        write(buffer.filled())?;
-        buffer.clear();
+        write(buffer)?;
         Ok(crc.value())
     }
 }
@@ -171,11 +170,10 @@ impl StringsToSave<'_> {
 fn append(
     buffer: &mut ChunkBuffer,
     bytes: &[u8],
-    write: &mut dyn FnMut(&[u8]) -> Result<()>,
+    write: &mut dyn FnMut(&mut ChunkBuffer) -> Result<()>,
 ) -> Result<()> {
     if buffer.room() < bytes.len() {
-        write(buffer.filled())?;
-        buffer.clear();
+        write(buffer)?;
     }
     buffer
         .append_bytes(bytes)
@@ -193,8 +191,9 @@ pub(super) mod tests {
         let strings = StringsToSave(&spans);
         let mut out = Vec::new();
         let mut buffer = ChunkBuffer::new(capacity).unwrap();
-        let crc = strings.encode(&mut buffer, &mut |bytes| {
-            out.extend_from_slice(bytes);
+        let crc = strings.encode(&mut buffer, &mut |buffer| {
+            out.extend_from_slice(buffer.filled());
+            buffer.clear();
             Ok(())
         });
         assert_eq!(out.len() as u64, strings.encoded_size());

@@ -21,7 +21,7 @@ use crate::io::write::TempFile;
 use crate::naming;
 use crate::state;
 use crate::transfer::Call;
-use crate::transfer::write::{self, Layout, Source, WriteTensor};
+use crate::transfer::write::{self, Layout, Source, WriteOptions, WriteTensor};
 
 /// How a checkpoint is saved. The defaults are TensorFlow's.
 #[derive(Clone, Copy, Debug, Default)]
@@ -164,19 +164,12 @@ impl Request<'_> {
             let bytes = layout.places.iter().map(|&(_, size)| size).sum();
             call.stats.bytes += bytes;
             call.progress.start(bytes, tensors.len() as u64)?;
-            let crcs = write::execute(call, &writes, &layout, &files, !options.no_sync).map_err(
-                |error| {
-                    let key = error
-                        .tensor_index()
-                        .and_then(|index| tensors.get(index))
-                        .map(|tensor| tensor.key);
-                    if let Some(key) = key {
-                        error.with_key(key)
-                    } else {
-                        error
-                    }
-                },
-            )?;
+            let write_options = WriteOptions {
+                will_sync: !options.no_sync,
+                check: 0,
+            };
+            let written = write::execute(call, &writes, &layout, &files, &write_options);
+            let crcs = written.map_err(|error| with_key_of(error, tensors))?.crcs;
 
             let extent = |index: usize| {
                 let shard_id = shards.get(index).copied().unwrap_or_default();
@@ -339,6 +332,15 @@ pub(super) fn describe<'a>(
             .map_err(place)?;
     }
     bundle.check()
+}
+
+/// `error` with the key of the tensor that it names.
+fn with_key_of(error: Error, tensors: &[SaveTensor<'_>]) -> Error {
+    let index = error.tensor_index();
+    match index.and_then(|index| tensors.get(index)) {
+        Some(tensor) => error.with_key(tensor.key),
+        None => error,
+    }
 }
 
 fn to_write<'a>(tensor: &'a SaveTensor<'_>, shard_id: u32) -> WriteTensor<'a> {

@@ -13,6 +13,7 @@
 mod budget;
 mod context;
 mod deliver;
+mod fill;
 pub mod pipeline;
 mod progress;
 pub mod read;
@@ -20,6 +21,7 @@ mod read_plan;
 mod stats;
 pub mod stream;
 pub mod write;
+mod write_plan;
 
 pub use context::{Call, Context, ContextOptions};
 pub use progress::{Progress, ProgressFn, Update};
