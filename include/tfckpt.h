@@ -333,8 +333,14 @@ typedef struct tfckpt_stats {
   uint64_t sync_ns;          /* Of which waiting until a save was durable and published. */
   uint64_t peak_host_bytes;  /* Most bytes of buffers that the call held at once. */
   uint32_t num_threads;      /* Threads that moved bytes, the calling one included. */
+  uint64_t bytes_direct;     /* Of bytes_io, those that went past the page cache, straight
+                              * between the disk and a buffer: of a durable save all but the ends
+                              * of files, of a restore what the context has found to be faster on
+                              * the mount. */
+  uint64_t bytes_cold;       /* Of the bytes that a restore read, those that were not in the page
+                              * cache. */
 } tfckpt_stats;
-#define TFCKPT_STATS_INIT { sizeof(tfckpt_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define TFCKPT_STATS_INIT { sizeof(tfckpt_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Sets *stats to zeros; struct_size is sizeof(tfckpt_stats). */
 TFCKPT_MUST_USE tfckpt_code tfckpt_stats_init(tfckpt_stats *stats, size_t struct_size);

@@ -3,7 +3,9 @@
 //! Every file operation of the library goes through this module, so that tests can watch, fail and
 //! replay them. Paths are cleaned by their text before the system sees them ([`cleaned`]).
 
+mod append;
 pub mod dir;
+pub mod direct;
 #[cfg(test)]
 pub mod fault;
 pub mod range;

@@ -1,5 +1,5 @@
-//! The system calls that the standard library has no safe form for: reads into raw memory, fallocate,
-//! sync_file_range.
+//! The system calls that the standard library has no safe form for: reads into raw memory,
+//! whether a read would wait, fallocate, sync_file_range.
 
 use std::fs::File;
 use std::io;
@@ -13,11 +13,20 @@ pub fn read_exact_at<'a>(
     offset: u64,
     dest: DestSpan<'a>,
 ) -> io::Result<Option<Filled<'a>>> {
+    let filled = read_at_least(file, offset, dest, dest.len())?;
+    Ok(filled.filter(|filled| filled.len() == dest.len()))
+}
+
+/// Fills `dest` from `offset`, at least its first `least` bytes. Returns those that were filled; `None` if
+/// the file ends before that.
+pub fn read_at_least<'a>(
+    file: &File,
+    offset: u64,
+    dest: DestSpan<'a>,
+    least: usize,
+) -> io::Result<Option<Filled<'a>>> {
     let mut done = 0;
-    while let Some(rest) = dest
-        .get(done, dest.len() - done)
-        .filter(|rest| !rest.is_empty())
-    {
+    while let Some(rest) = dest.get(done, dest.len() - done).filter(|_| done < least) {
         let position = offset
             .checked_add(done as u64)
             .and_then(|position| libc::off_t::try_from(position).ok())
@@ -43,8 +52,34 @@ pub fn read_exact_at<'a>(
             }
         }
     }
-    // SAFETY: the loop ended with `done == dest.len()`: pread has written every byte.
-    Ok(Some(unsafe { dest.assume_filled() }))
+    // SAFETY: pread has written the first `done` bytes.
+    Ok(dest
+        .get(0, done)
+        .map(|span| unsafe { span.assume_filled() }))
+}
+
+/// Whether the byte at `offset` can be read without waiting for a disk; also where the system cannot tell.
+pub fn is_cached(file: &File, offset: u64) -> bool {
+    let Ok(position) = libc::off_t::try_from(offset) else {
+        return true;
+    };
+    let mut byte = 0u8;
+    let iov = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    // SAFETY: the vector holds one range, of the one byte that is ours; the descriptor is open as long as
+    // `file` lives.
+    let n = unsafe {
+        libc::preadv2(
+            file.as_raw_fd(),
+            &raw const iov,
+            1,
+            position,
+            libc::RWF_NOWAIT,
+        )
+    };
+    n >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
 }
 
 /// Reads `len` bytes from `offset`. Returns `None` if the file ends before that.

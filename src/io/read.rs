@@ -6,11 +6,13 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
+use super::direct::{self, BLOCK};
 use super::{cleaned, raw};
 use crate::error::{Error, Result};
-use crate::memory::{DestSpan, Filled};
+use crate::memory::{ChunkBuffer, DestSpan, Filled};
 
 /// A regular file that is read at any position, from any number of threads.
 ///
@@ -21,6 +23,8 @@ pub struct ReadFile {
     file: File,
     path: PathBuf,
     stamp: Stamp,
+    /// The file once more, for reads past the page cache; `None` once it is known that there are none.
+    direct: OnceLock<Option<File>>,
 }
 
 /// What tells one state of a file from another.
@@ -68,6 +72,7 @@ impl ReadFile {
             file,
             path: path.to_owned(),
             stamp: Stamp::of(&metadata),
+            direct: OnceLock::new(),
         })
     }
 
@@ -79,6 +84,11 @@ impl ReadFile {
     /// Its size in bytes when it was opened.
     pub fn size(&self) -> u64 {
         self.stamp.size
+    }
+
+    /// The number of the mounted file system that it is on.
+    pub fn device(&self) -> u64 {
+        self.stamp.device
     }
 
     /// The open file itself, for a mapping.
@@ -104,6 +114,64 @@ impl ReadFile {
         raw::read_exact_at(&self.file, offset, dest)
             .map_err(|error| Error::io(&error, &self.path).with_offset(offset))?
             .ok_or_else(|| self.short(offset))
+    }
+
+    /// Whether the `len` bytes from `offset` seem to be in the page cache: the first and the last one are.
+    /// Also where the system cannot tell.
+    pub fn is_cached(&self, offset: u64, len: u64) -> bool {
+        let last = offset.saturating_add(len.saturating_sub(1));
+        raw::is_cached(&self.file, offset) && (len < 2 || raw::is_cached(&self.file, last))
+    }
+
+    /// The `len` bytes from `offset`, read past the page cache into `buffer`, which has room for them and
+    /// for two [blocks](BLOCK) more. `None` where that is not possible.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_at`](Self::read_at).
+    pub fn read_past_cache<'b>(
+        &self,
+        offset: u64,
+        len: usize,
+        buffer: &'b mut ChunkBuffer,
+    ) -> Result<Option<&'b [u8]>> {
+        let reopened = || direct::reopen(&self.file, false);
+        let Some(direct) = self.direct.get_or_init(reopened) else {
+            return Ok(None);
+        };
+        let block = BLOCK as u64;
+        let start = offset - offset % block;
+        let (Ok(before), Some(end)) = (
+            usize::try_from(offset - start),
+            offset
+                .checked_add(len as u64)
+                .filter(|&end| end <= self.size()),
+        ) else {
+            return Err(self.short(offset));
+        };
+        let whole = usize::try_from(end.next_multiple_of(block) - start);
+        let whole = whole.map_err(|_| self.short(offset))?;
+        let mut refused = false;
+        // At the end of the file there is less than the last block.
+        let filled = buffer.fill(whole, |span| {
+            match raw::read_at_least(direct, start, span, before + len) {
+                Ok(Some(filled)) => Ok(filled),
+                Ok(None) => Err(self.short(offset)),
+                Err(error) => {
+                    // The file system said that it could, or the disk has larger blocks.
+                    refused = error.raw_os_error() == Some(libc::EINVAL);
+                    Err(Error::io(&error, &self.path).with_offset(offset))
+                }
+            }
+        });
+        match filled {
+            Ok(bytes) => bytes
+                .get(before..before + len)
+                .map(Some)
+                .ok_or_else(|| self.short(offset)),
+            Err(_) if refused => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn short(&self, offset: u64) -> Error {
@@ -142,4 +210,40 @@ pub fn stat(path: &Path) -> Result<(u64, SystemTime)> {
         .modified()
         .map_err(|error| Error::io(&error, path))?;
     Ok((metadata.size(), modified))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn reads_past_the_cache_give_any_range_and_nothing_beyond_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let content: Vec<u8> = (0..=250).cycle().take(3 * BLOCK + 5).collect();
+        std::fs::write(&path, &content).unwrap();
+        let file = ReadFile::open(&path).unwrap();
+        let mut buffer = ChunkBuffer::new(6 * BLOCK).unwrap();
+        for offset in [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 7, 3 * BLOCK + 4] {
+            for len in [0, 1, 5, BLOCK, 2 * BLOCK, 3 * BLOCK + 5] {
+                let read = file.read_past_cache(offset as u64, len, &mut buffer);
+                match (read, content.get(offset..offset + len)) {
+                    (Ok(Some(bytes)), Some(expected)) => assert_eq!(bytes, expected),
+                    (Err(error), None) => assert_eq!(error.code(), Code::OutOfRange),
+                    // A file system without such reads.
+                    (Ok(None), _) => {}
+                    (other, _) => panic!("{offset} {len}: {other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_just_written_is_in_the_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, [7; 100]).unwrap();
+        assert!(ReadFile::open(&path).unwrap().is_cached(0, 100));
+    }
 }

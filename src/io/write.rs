@@ -12,16 +12,15 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::append::{self, Appender};
 use super::dir::{self, is_same, look, remove, rename, sync_dir};
+use super::direct::DirectWrites;
 use super::read::ReadFile;
 use super::temporary::temporary_name;
 pub use super::temporary::{clean_stale_temporaries, is_temporary};
 use super::{Op, cleaned, perform, raw};
 use crate::error::{Error, Result};
 use crate::naming;
-
-/// Bytes that an [`Appender`] collects before it writes them.
-const APPEND_BUFFER: usize = 1 << 16;
 
 /// Bytes that are copied at a time.
 const COPY_CHUNK: u64 = 1 << 20;
@@ -41,6 +40,7 @@ pub struct TempFile {
     final_path: PathBuf,
     synced: AtomicBool,
     published: bool,
+    direct: DirectWrites,
 }
 
 /// How a [`TempFile`] knows its file.
@@ -178,6 +178,7 @@ impl TempFile {
             final_path: final_path.to_owned(),
             synced: AtomicBool::new(false),
             published: false,
+            direct: DirectWrites::default(),
         }))
     }
 
@@ -211,6 +212,7 @@ impl TempFile {
             final_path: final_path.to_owned(),
             synced: AtomicBool::new(false),
             published: false,
+            direct: DirectWrites::default(),
         }
     }
 
@@ -255,6 +257,17 @@ impl TempFile {
             .map_err(|error| self.failed(&error).with_offset(offset))
     }
 
+    /// Lets whole blocks go past the page cache from now on ([`DirectWrites`]). Returns whether the file
+    /// system can do that.
+    pub fn bypass_cache(&self) -> bool {
+        self.file().is_ok_and(|file| self.direct.enable(file))
+    }
+
+    /// Bytes that went past the page cache.
+    pub fn bytes_past_cache(&self) -> u64 {
+        self.direct.bytes()
+    }
+
     /// Lets the system begin to write a range to the disk, so that a later [`sync`](Self::sync) has less
     /// to wait for.
     pub fn start_writeback(&self, offset: u64, len: u64) {
@@ -263,14 +276,18 @@ impl TempFile {
         }
     }
 
-    fn write_all_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let op = Op::Write {
-            path: self.path(),
-            offset,
-            bytes,
+    pub(super) fn write_all_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let write = |file: &File, offset: u64, bytes: &[u8]| {
+            let path = self.path();
+            let op = Op::Write {
+                path,
+                offset,
+                bytes,
+            };
+            // Goes on after a short write and after a signal.
+            perform(op, || file.write_all_at(bytes, offset))
         };
-        // Goes on after a short write and after a signal.
-        let result = perform(op, || self.file()?.write_all_at(bytes, offset));
+        let result = self.direct.write(self.file()?, offset, bytes, &write);
         self.synced.store(false, Ordering::Release);
         result
     }
@@ -304,13 +321,7 @@ impl TempFile {
     /// A writer that begins at offset 0 and appends, through a buffer of 64 KiB. Its `flush` must be
     /// called at the end: errors that occur when it is dropped are lost.
     pub fn appender(&self) -> Appender<'_> {
-        io::BufWriter::with_capacity(
-            APPEND_BUFFER,
-            Sequential {
-                temp: self,
-                offset: 0,
-            },
-        )
+        append::appender(self)
     }
 
     /// Waits until the content is on disk; does nothing if it is known to be.
@@ -400,28 +411,6 @@ impl Drop for TempFile {
         }
         // A child forked meanwhile shares the lock through its copy of the descriptor.
         let _ = file.unlock();
-    }
-}
-
-/// Writes one after the other what [`TempFile::appender`] is given.
-pub type Appender<'a> = io::BufWriter<Sequential<'a>>;
-
-/// The unbuffered side of an [`Appender`].
-#[derive(Debug)]
-pub struct Sequential<'a> {
-    temp: &'a TempFile,
-    offset: u64,
-}
-
-impl io::Write for Sequential<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.temp.write_all_at(self.offset, bytes)?;
-        self.offset += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

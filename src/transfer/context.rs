@@ -1,8 +1,10 @@
-//! What outlives a call: the number of threads and the memory budget that calls share.
+//! What outlives a call: the number of threads, the memory budget that calls share, and what was learned
+//! of the mounts.
 
 use std::time::Instant;
 
 use super::budget::{self, Budget, Reservation};
+use super::cold::Mounts;
 use super::{Progress, Stats};
 use crate::error::Result;
 
@@ -21,11 +23,16 @@ pub struct ContextOptions {
 /// known.
 const MAX_DEFAULT_THREADS: usize = 16;
 
+/// Least threads by default while they wait for a disk rather than for memory.
+const STORAGE_THREADS: usize = 4;
+
 /// Resources that calls share. Any number of calls may use one at the same time.
 #[derive(Debug)]
 pub struct Context {
     budget: Budget,
     num_threads: usize,
+    num_storage_threads: usize,
+    mounts: Mounts,
 }
 
 impl Context {
@@ -35,21 +42,36 @@ impl Context {
     ///
     /// INVALID_ARGUMENT for a budget below the minimum.
     pub fn new(options: ContextOptions) -> Result<Self> {
-        let num_threads = match usize::try_from(options.num_threads) {
-            Ok(0) | Err(_) => std::thread::available_parallelism()
-                .map_or(1, std::num::NonZero::get)
-                .min(MAX_DEFAULT_THREADS),
-            Ok(num) => num,
+        let (num_threads, num_storage_threads) = match usize::try_from(options.num_threads) {
+            Ok(0) | Err(_) => {
+                let cores = std::thread::available_parallelism()
+                    .map_or(1, std::num::NonZero::get)
+                    .min(MAX_DEFAULT_THREADS);
+                (cores, cores.max(STORAGE_THREADS))
+            }
+            Ok(num) => (num, num),
         };
         Ok(Self {
             budget: Budget::new(options.max_host_bytes)?,
             num_threads,
+            num_storage_threads,
+            mounts: Mounts::default(),
         })
     }
 
     /// Threads that move bytes, the calling one included.
     pub fn num_threads(&self) -> usize {
         self.num_threads
+    }
+
+    /// Threads that move bytes when most of their time goes by in waiting for a disk.
+    pub(super) fn num_storage_threads(&self) -> usize {
+        self.num_storage_threads
+    }
+
+    /// What was learned of the mounts that were read from.
+    pub(super) fn mounts(&self) -> &Mounts {
+        &self.mounts
     }
 
     /// Takes what a call needs: buffers of up to `buffer` bytes for `num_threads` threads, within the

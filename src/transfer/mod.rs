@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod budget;
+mod cold;
 mod context;
 mod deliver;
 mod fill;

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::cold::{self, ColdReads};
 use super::deliver::{deliver, span_at, to_usize};
 use super::pipeline::{self, Shared};
 use super::read_plan::{GAP, Item, ReadPlan, SMALL, items_per_tensor, plan};
@@ -51,17 +52,23 @@ pub fn execute(
     let total = pieces
         .iter()
         .fold(0u64, |total, piece| total.saturating_add(piece.wanted()));
-    let threads = call
-        .context
-        .num_threads()
-        .min(usize::try_from(total >> 20).unwrap_or(usize::MAX).max(1));
-    let admission = call.admit(threads, CHUNK)?;
-    let plan = plan(pieces, admission.buffer);
+    let context = call.context;
+    let cold = cold::is_cold(&pieces, total).then(|| ColdReads::new(context.mounts()));
+    let (threads, chunk, margin) = match cold {
+        Some(_) => (context.num_storage_threads(), cold::CHUNK, cold::MARGIN),
+        None => (context.num_threads(), CHUNK, 0),
+    };
+    let threads = threads.min(usize::try_from(total >> 20).unwrap_or(usize::MAX).max(1));
+    let admission = call.admit(threads, chunk + margin)?;
+    let room = admission.buffer - margin;
+    let plan = plan(pieces, room);
     let run = ReadRun {
         plan: &plan,
         items_left: items_per_tensor(&plan, num_tensors),
         bundle,
         keep_going,
+        room,
+        cold,
         failed: Mutex::default(),
         bytes_io: AtomicU64::new(0),
         bytes_verified: AtomicU64::new(0),
@@ -79,6 +86,10 @@ pub fn execute(
     call.stats.bytes_io += run.bytes_io.into_inner();
     call.stats.bytes_verified += run.bytes_verified.into_inner();
     call.stats.num_io += run.num_io.into_inner();
+    if let Some(cold) = run.cold {
+        call.stats.bytes_cold += cold.bytes_cold.into_inner();
+        call.stats.bytes_direct += cold.bytes_direct.into_inner();
+    }
     let failed = run.failed.into_inner();
     let complete = run.items_left.into_iter().enumerate();
     let complete =
@@ -97,6 +108,10 @@ struct ReadRun<'p, 'a> {
     items_left: Vec<AtomicU32>,
     bundle: &'p str,
     keep_going: bool,
+    /// Bytes that are read through a buffer at once.
+    room: usize,
+    /// How to read, if most is not in the page cache.
+    cold: Option<ColdReads<'p>>,
     failed: Mutex<BTreeMap<usize, Error>>,
     bytes_io: AtomicU64,
     bytes_verified: AtomicU64,
@@ -111,11 +126,13 @@ impl<'a> ReadRun<'_, 'a> {
         match item {
             Item::Group { first, end } => self.group(buffer, first, end, shared),
             Item::Direct { piece, start } => self.attempt(piece, shared, |description| {
-                let Target::Direct(dest) = description.target else {
-                    return Ok(());
-                };
                 let len = (ITEM as u64).min(description.extent.size - start);
-                let crc = self.direct(description, dest, (start, start, len), shared)?;
+                let crc = match description.target {
+                    Target::Direct(dest) if self.cold.is_none() => {
+                        self.direct(description, dest, (start, start, len), shared)?
+                    }
+                    _ => self.block(description, buffer, start, len, shared)?,
+                };
                 self.finish_part(piece, description, start, crc)
             }),
             Item::Block { piece, start, len } => self.attempt(piece, shared, |description| {
@@ -220,7 +237,7 @@ impl<'a> ReadRun<'_, 'a> {
         let mut done = 0;
         while done < len {
             shared.check()?;
-            let chunk = (buffer.capacity() as u64).min(len - done);
+            let chunk = (self.room as u64).min(len - done);
             let bytes = self.read(piece, start + done, chunk, buffer)?;
             deliver(piece, bytes, start + done)?;
             if piece.check {
@@ -251,24 +268,29 @@ impl<'a> ReadRun<'_, 'a> {
             .map(|piece| piece.extent.offset + piece.extent.size)
             .max();
         let reach = reach.unwrap_or(last.extent.offset) - offset;
-        let together = pieces.len() > 1 && self.read(start, 0, reach, buffer).is_ok();
-        for (index, piece) in (first..end).zip(pieces) {
-            let DataExtent {
-                offset: at, size, ..
-            } = piece.extent;
-            if together {
+        if pieces.len() > 1
+            && let Ok(bytes) = self.read(start, 0, reach, buffer)
+        {
+            for (index, piece) in (first..end).zip(pieces) {
+                let DataExtent {
+                    offset: at, size, ..
+                } = piece.extent;
                 self.attempt(index, shared, |piece| {
                     let from = to_usize(at - offset)?;
-                    let bytes = buffer.filled().get(from..from + to_usize(size)?);
+                    let bytes = bytes.get(from..from + to_usize(size)?);
                     self.whole(piece, bytes.unwrap_or_default())
                 })?;
-            } else {
-                // Alone, or after a failure that may concern its neighbours only.
-                self.attempt(index, shared, |piece| {
-                    let bytes = self.read(piece, 0, size, buffer)?;
-                    self.whole(piece, bytes)
-                })?;
+                add(&shared.counters.bytes, size);
             }
+            return Ok(());
+        }
+        // Alone, or after a failure that may concern its neighbours only.
+        for (index, piece) in (first..end).zip(pieces) {
+            let size = piece.extent.size;
+            self.attempt(index, shared, |piece| {
+                let bytes = self.read(piece, 0, size, buffer)?;
+                self.whole(piece, bytes)
+            })?;
             add(&shared.counters.bytes, size);
         }
         Ok(())
@@ -294,7 +316,7 @@ impl<'a> ReadRun<'_, 'a> {
             return Ok(());
         };
         let (overlap, size) = (&scatter.overlap, scatter.element_size);
-        let room = buffer.capacity() as u64;
+        let room = self.room as u64;
         let bytes = overlap.run_len() * size;
         let mut number = runs.start;
         while number < runs.end {
@@ -333,9 +355,11 @@ impl<'a> ReadRun<'_, 'a> {
         buffer: &'b mut ChunkBuffer,
     ) -> Result<&'b [u8]> {
         let offset = piece.extent.offset + start;
-        let bytes = buffer.fill(to_usize(len)?, |span| piece.file.read_at(offset, span))?;
         self.count_io(len);
-        Ok(bytes)
+        match &self.cold {
+            Some(cold) => cold.read(&piece.file, offset, len, buffer),
+            None => buffer.fill(to_usize(len)?, |span| piece.file.read_at(offset, span)),
+        }
     }
 
     /// Notes the checksum of the part from `start`; whoever notes the last one compares the whole

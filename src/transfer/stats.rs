@@ -21,4 +21,8 @@ pub struct Stats {
     pub peak_host_bytes: u64,
     /// Threads that moved bytes, the calling one included.
     pub num_threads: u32,
+    /// Of `bytes_io`, those that went past the page cache, straight between the disk and a buffer.
+    pub bytes_direct: u64,
+    /// Of the bytes read, those that were not in the page cache.
+    pub bytes_cold: u64,
 }

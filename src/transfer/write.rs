@@ -18,6 +18,12 @@ use crate::error::{Error, Result};
 use crate::io::write::TempFile;
 use crate::memory::ChunkBuffer;
 
+/// Bytes of a save from which on it goes past the page cache if it is to be durable.
+const DIRECT_TOTAL: u64 = 4 << 20;
+
+/// Bytes of a write past the page cache, which is not worth its way to the disk when it is small.
+const DIRECT_CHUNK: usize = 1 << 20;
+
 /// How tensors are written.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteOptions {
@@ -50,11 +56,16 @@ pub fn execute(
     options: &WriteOptions,
 ) -> Result<Written> {
     let total: u64 = layout.shard_sizes.iter().sum();
-    let threads = call
-        .context
-        .num_threads()
-        .min(usize::try_from(total >> 20).unwrap_or(usize::MAX).max(1));
-    let admission = call.admit(threads, CHUNK)?;
+    let mut past_cache = options.will_sync && total >= DIRECT_TOTAL;
+    for file in files {
+        past_cache = past_cache && file.bypass_cache();
+    }
+    let (threads, chunk) = match past_cache {
+        true => (call.context.num_storage_threads(), DIRECT_CHUNK),
+        false => (call.context.num_threads(), CHUNK),
+    };
+    let threads = threads.min(usize::try_from(total >> 20).unwrap_or(usize::MAX).max(1));
+    let admission = call.admit(threads, chunk)?;
     let cut = Cut {
         chunk: chunk_of(admission.buffer),
         item: total / (4 * admission.num_threads as u64),
@@ -65,7 +76,7 @@ pub fn execute(
         plan: &plan,
         layout,
         files,
-        will_sync: options.will_sync,
+        write_back: options.will_sync && !past_cache,
         bytes_io: AtomicU64::new(0),
         num_io: AtomicU64::new(0),
     };
@@ -94,6 +105,7 @@ pub fn execute(
     )?;
     call.stats.num_threads = u32::try_from(admission.num_threads).unwrap_or(u32::MAX);
     call.stats.bytes_io += run.bytes_io.into_inner();
+    call.stats.bytes_direct += files.iter().map(TempFile::bytes_past_cache).sum::<u64>();
     call.stats.num_io += run.num_io.into_inner();
     let ranges = match options.check {
         0 => Vec::new(),
@@ -115,7 +127,7 @@ struct WriteRun<'p> {
     plan: &'p WritePlan,
     layout: &'p Layout,
     files: &'p [TempFile],
-    will_sync: bool,
+    write_back: bool,
     bytes_io: AtomicU64,
     num_io: AtomicU64,
 }
@@ -148,7 +160,7 @@ impl WriteRun<'_> {
                 Some(first) => error.with_tensor_index(first.tensor as usize),
                 None => error,
             })?;
-        if self.will_sync {
+        if self.write_back {
             // The disk works while the next chunks are copied, and the sync at the end finds most of it
             // done: a durable save of 1 GiB took 0.42 s instead of 0.67 s (ext4, virtio, 2 cores).
             file.start_writeback(chunk.offset, bytes.len() as u64);

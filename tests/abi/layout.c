@@ -101,6 +101,8 @@ int main(void) {
   FIELD(tfckpt_stats, sync_ns);
   FIELD(tfckpt_stats, peak_host_bytes);
   FIELD(tfckpt_stats, num_threads);
+  FIELD(tfckpt_stats, bytes_direct);
+  FIELD(tfckpt_stats, bytes_cold);
   STRUCT(tfckpt_save_options);
   FIELD(tfckpt_save_options, struct_size);
   FIELD(tfckpt_save_options, context);

@@ -2,6 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,8 +15,7 @@ use tfckpt::{Call, DType, Reader, RestoreOptions, SaveOptions, Shape, ViewOption
 
 use super::naive::{self, Cut};
 use super::support::{
-    Item, Request, VERIFY_MODES, Value, context, list, quick, restore, restore_with, save,
-    temp_dir, verify,
+    Item, Request, VERIFY_MODES, Value, context, list, quick, restore_with, save, temp_dir, verify,
 };
 
 /// A tensor before it is cut into what is saved.
@@ -408,18 +411,50 @@ fn large_tensors_of_all_sizes_around_a_chunk_come_back() {
     }
     let long = Value::Strings(vec![vec![7; 3 << 20], Vec::new(), vec![9; 100_000]]);
     items.push(Item::new("strings", DType::String, &[3], long));
-    for num_threads in [1, 4] {
+    let data_file = dir.path().join("m.data-00000-of-00001");
+    let mut written: Option<Vec<u8>> = None;
+    for (num_threads, no_sync) in [(1, true), (4, true), (1, false), (4, false)] {
         let context = context(num_threads);
-        save(&prefix, &items, &quick(), &mut Call::new(&context)).unwrap();
+        let options = SaveOptions { no_sync, ..quick() };
+        let mut call = Call::new(&context);
+        save(&prefix, &items, &options, &mut call).unwrap();
+        let past_cache = !no_sync && has_direct_io(&data_file);
+        assert_eq!(call.stats.bytes_direct > 0, past_cache);
+        assert!(call.stats.bytes_direct <= call.stats.bytes_io);
+        let bytes = std::fs::read(&data_file).unwrap();
+        assert!(written.get_or_insert_with(|| bytes.clone()) == &bytes);
         let reader = Reader::open(&prefix).unwrap();
         let requests: Vec<Request> = items.iter().map(Item::request).collect();
         for mode in VERIFY_MODES {
-            let restored = restore(&reader, &requests, mode, false, &context).unwrap();
+            // Of what was synced; the rest stays in memory.
+            drop_from_cache(&data_file);
+            let options = RestoreOptions {
+                verify: mode,
+                ..RestoreOptions::default()
+            };
+            let mut call = Call::new(&context);
+            let restored = restore_with(&reader, &requests, &options, &mut call).unwrap();
+            let stats = call.stats;
+            assert!(stats.bytes_direct <= stats.bytes_cold);
+            assert!(stats.bytes_cold <= stats.bytes_io);
             for (value, item) in restored.complete().unwrap().into_iter().zip(&items) {
                 assert!(value == item.value, "{}", item.key.escape_ascii());
             }
         }
     }
+}
+
+fn has_direct_io(path: &Path) -> bool {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_DIRECT);
+    options.open(path).is_ok()
+}
+
+fn drop_from_cache(path: &Path) {
+    let file = File::open(path).unwrap();
+    // SAFETY: no memory is passed; the descriptor is open as long as `file` lives.
+    let refused = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(refused, 0);
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn structs_and_constants_are_what_layout_txt_says() {
     layout!(out, tensor::tfckpt_string, data, size);
     layout!(out, tensor::tfckpt_tensor, struct_size, key, key_size, dtype, rank, shape, data, size, device_type, device_id, device_name, slice_spec, stream, flags, variable_name);
     layout!(out, progress::tfckpt_progress, struct_size, bytes_done, bytes_total, tensors_done, tensors_total);
-    layout!(out, stats::tfckpt_stats, struct_size, num_tensors, bytes, bytes_io, bytes_verified, num_io, elapsed_ns, sync_ns, peak_host_bytes, num_threads);
+    layout!(out, stats::tfckpt_stats, struct_size, num_tensors, bytes, bytes_io, bytes_verified, num_io, elapsed_ns, sync_ns, peak_host_bytes, num_threads, bytes_direct, bytes_cold);
     layout!(out, save::tfckpt_save_options, struct_size, context, global_step, pad_step_number, update_state, save_relative_paths, no_sync, shard_by_device, format, max_shard_size, alignment, max_host_bytes, progress, user_data, stats);
     constant!(out, restore::TFCKPT_VERIFY_FULL);
     constant!(out, restore::TFCKPT_VERIFY_FETCHED);
