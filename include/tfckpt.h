@@ -78,6 +78,7 @@ typedef struct tfckpt_strings tfckpt_strings;                    /* The elements
                                                                   * tensor, row-major; owned by the caller. */
 typedef struct tfckpt_context tfckpt_context;                    /* Resources that calls share. Any number
                                                                   * of calls may use one at the same time. */
+typedef struct tfckpt_buffer tfckpt_buffer;                      /* Memory that the library has allocated. */
 typedef struct tfckpt_reader tfckpt_reader;                      /* An open checkpoint. */
 typedef struct tfckpt_entry tfckpt_entry;                        /* What an index says of one tensor. */
 typedef struct tfckpt_entries tfckpt_entries;                    /* An iteration over the tensors of a
@@ -632,6 +633,35 @@ tfckpt_context_new(const tfckpt_context_options *options, tfckpt_context **conte
 
 /** Frees a context. NULL is accepted. Readers made with it keep what they need of it. */
 void tfckpt_context_free(tfckpt_context *context);
+
+/* =================================================================================================
+ * Buffers
+ * =================================================================================================
+ *
+ * Memory for tensors to be restored into, for a program that has none yet. Memory that is fresh
+ * from malloc is given out in small pages as it is touched, which takes longer than reading a file
+ * from the page cache; a buffer is in huge pages where the system has them, several times as fast.
+ * Its tensors are the caller's to lay out, at multiples of 64 bytes for example.
+ */
+
+/**
+ * Allocates size bytes of zeros, aligned to 2 MiB; 0 bytes are allowed. *buffer_out is the
+ * caller's, to be freed with tfckpt_buffer_free. The system gives out the memory as it is touched:
+ * by a restore, on all of its threads.
+ *
+ * Errors: RESOURCE_EXHAUSTED when the memory cannot be had.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_buffer_new(size_t size, tfckpt_buffer **buffer_out, tfckpt_error **error_out);
+
+/** The bytes of a buffer, to be read and written. Borrowed from it; NULL for NULL. */
+void *tfckpt_buffer_data(const tfckpt_buffer *buffer);
+
+/** Number of bytes of a buffer; 0 for NULL. */
+size_t tfckpt_buffer_size(const tfckpt_buffer *buffer);
+
+/** Frees a buffer; nothing may use its bytes any more. NULL is accepted. */
+void tfckpt_buffer_free(tfckpt_buffer *buffer);
 
 /* =================================================================================================
  * Reader

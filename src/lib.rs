@@ -74,7 +74,7 @@ pub use checkpoint::{
 };
 pub use dtype::DType;
 pub use error::{Code, Error, Result};
-pub use memory::{DestSpan, SourceSpan};
+pub use memory::{Buffer, DestSpan, SourceSpan};
 pub use meta_graph::SaverDef;
 pub use object_graph::{NameMismatch, ObjectGraph, ObjectTensor};
 pub use saver::{SaveValue, Saveable, Saver, SaverOptions, SaverSaveOptions, Variable};

@@ -68,6 +68,7 @@ mod wall;
 #[cfg(feature = "test-panics")]
 pub use wall::tfckpt_test_panic;
 
+pub mod buffer;
 pub mod context;
 pub mod dtype;
 pub mod entry;

@@ -7,8 +7,10 @@
 
 mod buffer;
 mod dest;
+mod huge;
 mod source;
 
 pub use buffer::{ChunkBuffer, zeroed};
 pub use dest::{DestSpan, Filled};
+pub use huge::Buffer;
 pub use source::SourceSpan;

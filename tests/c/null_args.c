@@ -22,6 +22,7 @@ static void freeing_null_does_nothing(void)
     tfckpt_entry_free(NULL);
     tfckpt_entries_free(NULL);
     tfckpt_view_free(NULL);
+    tfckpt_buffer_free(NULL);
     tfckpt_object_graph_free(NULL);
     tfckpt_checkpoint_state_free(NULL);
     tfckpt_saver_free(NULL);
@@ -71,6 +72,8 @@ static void getters_of_null_give_nothing(void)
     CHECK(tfckpt_object_graph_key_of_path(NULL, NULL, 0, NULL) == NULL);
     CHECK(tfckpt_view_data(NULL) == NULL);
     CHECK(tfckpt_view_size(NULL) == 0);
+    CHECK(tfckpt_buffer_data(NULL) == NULL);
+    CHECK(tfckpt_buffer_size(NULL) == 0);
 
     CHECK(tfckpt_checkpoint_state_model_checkpoint_path(NULL) == NULL);
     CHECK(tfckpt_checkpoint_state_num_paths(NULL) == 0);
@@ -235,6 +238,8 @@ static void read_with_a_reader(const char *prefix, const tfckpt_tensor *tensor)
     REFUSED(tfckpt_reader_view(NULL, "a", 1, 0, &view, &error));
     REFUSED(tfckpt_reader_view(reader, NULL, 1, 0, &view, &error));
     REFUSED(tfckpt_reader_view(reader, "a", 1, 0, NULL, &error));
+    REFUSED(tfckpt_buffer_new(8, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_buffer_new(8, NULL, NULL));
     REFUSED_QUIETLY(tfckpt_reader_view(NULL, "a", 1, 0, &view, NULL));
     IS_UNTOUCHED(view);
     CHECK(tfckpt_reader_view(reader, "a", 1, 0, &view, NULL) == TFCKPT_OK);

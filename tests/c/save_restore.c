@@ -247,6 +247,37 @@ static void save_in_shards(const char *dir)
     tfckpt_context_free(context);
 }
 
+/* A program that has no memory yet lets the library allocate it, in huge pages, and lays the tensors out in it. */
+static void restore_into_a_buffer(const char *prefix)
+{
+    static const int64_t kernel[] = {2, 3};
+    struct model expected;
+    tfckpt_buffer *buffer = NULL, *empty = NULL;
+    tfckpt_tensor tensors[2];
+    tfckpt_error *error = NULL;
+    char *memory;
+
+    CHECK_OK(tfckpt_buffer_new(128, &buffer, &error), error);
+    CHECK(tfckpt_buffer_size(buffer) == 128);
+    memory = (char *)tfckpt_buffer_data(buffer);
+    CHECK(memory != NULL && (uintptr_t)memory % (2 << 20) == 0 && memory[0] == 0 && memory[127] == 0);
+
+    tensors[0] = host_tensor("kernel", TFCKPT_DTYPE_FLOAT, 2, kernel, memory, sizeof expected.kernel);
+    tensors[1] = host_tensor("rate", TFCKPT_DTYPE_DOUBLE, 0, NULL, memory + 64, sizeof expected.rate);
+    CHECK_OK(tfckpt_restore(prefix, tensors, 2, NULL, NULL, &error), error);
+    fill(&expected);
+    CHECK(memcmp(memory, expected.kernel, sizeof expected.kernel) == 0);
+    CHECK(memcmp(memory + 64, &expected.rate, sizeof expected.rate) == 0);
+    tfckpt_buffer_free(buffer);
+
+    CHECK_OK(tfckpt_buffer_new(0, &empty, &error), error);
+    CHECK(tfckpt_buffer_size(empty) == 0);
+    tfckpt_buffer_free(empty);
+    empty = NULL;
+    CHECK_FAILS(tfckpt_buffer_new(SIZE_MAX, &empty, &error), TFCKPT_RESOURCE_EXHAUSTED, error, "no memory for a buffer");
+    CHECK(empty == NULL);
+}
+
 int main(int argc, char **argv)
 {
     char dir[PATH_SIZE], prefix[PATH_SIZE], saved_as[PATH_SIZE];
@@ -257,6 +288,7 @@ int main(int argc, char **argv)
     save(prefix, saved_as);
     restore(saved_as);
     restore_two(saved_as);
+    restore_into_a_buffer(saved_as);
     save_under_other_names(dir);
     save_in_shards(dir);
     remove_scratch_folder(dir);
