@@ -31,8 +31,8 @@ const PROBE: u64 = 8 << 20;
 /// Places at which a restore looks whether the bytes are in the page cache.
 const SAMPLES: u64 = 8;
 
-/// Bytes of a restore from which on it is worth while to look.
-const LEAST: u64 = 1 << 20;
+/// Bytes of a restore from which on it is worth while to look: the looks take 3 us.
+const LEAST: u64 = 4 << 20;
 
 /// What is known of the mounts that were read from.
 #[derive(Debug, Default)]
