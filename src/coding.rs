@@ -57,6 +57,12 @@ pub fn get_fixed32(bytes: &[u8]) -> Option<(u32, &[u8])> {
     Some((u32::from_le_bytes(*head), rest))
 }
 
+/// Decodes a little-endian 64-bit integer.
+pub fn get_fixed64(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<8>()?;
+    Some((u64::from_le_bytes(*head), rest))
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     reason = "keeps the low byte on purpose"

@@ -30,6 +30,14 @@ pub fn data_file(prefix: &Path, shard_id: u32, num_shards: u32) -> PathBuf {
     )
 }
 
+/// `<prefix>.crc32c`, the sidecar of chunk checksums, a file that TensorFlow does not know.
+pub fn sidecar_file(prefix: &Path) -> PathBuf {
+    append(prefix, SIDECAR)
+}
+
+/// What follows the prefix in the name of a [`sidecar_file`].
+pub const SIDECAR: &str = ".crc32c";
+
 /// The last component of the prefix to which `name` belongs, if it is that of a [`data_file`].
 pub fn data_file_base(name: &OsStr) -> Option<&OsStr> {
     let number = |text: &[u8]| text.len() >= 5 && text.iter().all(u8::is_ascii_digit);

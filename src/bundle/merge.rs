@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entry::{Entry, KeyText, Stored};
+use super::entry::{DataExtent, Entry, KeyText, Stored};
 use super::header::Header;
 use super::reader::read_header;
 use crate::coding;
@@ -214,6 +214,22 @@ impl BundleMerge {
     /// names is left out.
     pub fn files(&self) -> &[PartFile] {
         &self.files
+    }
+
+    /// Where the tensor or slice of this key is stored. [`check`](Self::check) has been called.
+    pub fn find(&self, key: &[u8]) -> Option<DataExtent> {
+        let record = |number: &usize| self.records.get(*number);
+        let found = self
+            .order
+            .binary_search_by(|number| record(number).map_or(&[][..], |r| self.key(r)).cmp(key));
+        let record = self.order.get(found.ok()?).and_then(record)?;
+        let start = record.start + record.key_size;
+        let value = self.bytes.get(start..start + record.value_size)?;
+        let num_shards = u32::try_from(self.files.len()).ok()?;
+        match Entry::decode(key, value, num_shards).ok()?.stored {
+            Stored::Whole(extent) => Some(extent),
+            Stored::Slices { .. } => None,
+        }
     }
 
     /// Number of tensors and slices.

@@ -3,6 +3,7 @@
 //! ```text
 //! PREFIX.index                 an SSTable: "" -> BundleHeaderProto, key -> BundleEntryProto
 //! PREFIX.data-SSSSS-of-NNNNN   the tensors' bytes, one file per shard, in the order of the save
+//! PREFIX.crc32c                ours, on request: checksums of parts of large entries
 //! ```
 //!
 //! [`BundleReader`] opens an index and its data files and hands out validated entries;
@@ -18,6 +19,7 @@ mod header;
 mod listing;
 mod merge;
 mod reader;
+pub mod sidecar;
 mod strings;
 mod strings_read;
 mod variant;
@@ -27,7 +29,7 @@ mod writer;
 pub use entry::{DataExtent, Entry, KeyText, Stored};
 pub use listing::Listing;
 pub use merge::{BundleMerge, PartFile};
-pub use reader::{BundleReader, Lookup};
+pub use reader::{BundleReader, Lookup, SidecarFound};
 pub use strings::{StringTensor, StringsToSave};
 pub use strings_read::{Lengths, StoredStrings, WantedStrings};
 pub use variant::verify as verify_variant;

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::data_files::DataFiles;
 use super::entry::{DataExtent, Entry, Stored};
 use super::header::Header;
 use super::listing::Listing;
-use crate::error::{Error, Result};
+use super::sidecar::Sidecar;
+use crate::error::{Code, Error, Result};
 use crate::io::read::ReadFile;
 use crate::naming;
 use crate::slices::{self, SliceSet, TensorSlice};
@@ -21,6 +24,19 @@ pub struct BundleReader {
     table: TableReader,
     header: Header,
     data_files: DataFiles,
+    /// Once it was asked for.
+    sidecar: Mutex<Option<Arc<SidecarFound>>>,
+}
+
+/// What there is in the way of a sidecar.
+#[derive(Debug)]
+pub enum SidecarFound {
+    /// Nothing.
+    Missing,
+    /// A file that is of no use, and why.
+    Useless(Error),
+    /// One whose own checksum is right. Whether it is of this bundle, its entries tell.
+    Sound(Sidecar),
 }
 
 impl BundleReader {
@@ -56,7 +72,26 @@ impl BundleReader {
             table,
             header,
             data_files,
+            sidecar: Mutex::default(),
         })
+    }
+
+    /// The sidecar; opened, and gone through once, when it is asked for first.
+    pub fn sidecar(&self) -> Arc<SidecarFound> {
+        let mut known = self.sidecar.lock();
+        if let Some(found) = known.as_ref() {
+            return found.clone();
+        }
+        let found = match Sidecar::open(&naming::sidecar_file(&self.prefix)) {
+            Ok(sidecar) => SidecarFound::Sound(sidecar),
+            Err(error) if error.code() == Code::NotFound => SidecarFound::Missing,
+            // That is no property of the file, and may pass.
+            Err(error) if error.code() == Code::ResourceExhausted => {
+                return Arc::new(SidecarFound::Useless(error));
+            }
+            Err(error) => SidecarFound::Useless(error),
+        };
+        known.insert(Arc::new(found)).clone()
     }
 
     /// The prefix it was opened by.
@@ -160,7 +195,7 @@ pub(super) fn read_header(table: &mut TableReader) -> Result<Header> {
     let seek = "failed to seek to header entry";
     match table.load_first().and_then(|()| table.first()) {
         Ok(Some((key, value))) if key.is_empty() => Header::decode(&value).map_err(|error| {
-            if error.code() == crate::error::Code::DataLoss {
+            if error.code() == Code::DataLoss {
                 error.with_prefix(format_args!("{}: ", unreadable("unable to parse header")))
             } else {
                 error
@@ -255,7 +290,7 @@ impl Lookup<'_> {
     ) -> Result<SliceSet> {
         SliceSet::new(shape, slices).map_err(|error| {
             error
-                .with_verdict(crate::error::Code::DataLoss)
+                .with_verdict(Code::DataLoss)
                 .with_key(key)
                 .with_file(self.reader.index_file())
         })

@@ -156,6 +156,17 @@ impl<'a> BundleWriter<'a> {
         Ok(())
     }
 
+    /// Key and index of every tensor and slice that is written, in key order. [`check`](Self::check) has
+    /// been called.
+    pub fn written(&self) -> impl Iterator<Item = (&[u8], u32)> {
+        let rows = self.order.iter().filter_map(|&row| self.rows.get(row));
+        rows.filter_map(|row| match row {
+            Row::Tensor { index, .. } => Some((row.key(), *index)),
+            Row::Slice(slice) => Some((row.key(), slice.index)),
+            Row::Full(_) => None,
+        })
+    }
+
     /// Writes the index of a bundle of `num_shards` data files to `sink` and returns it. `extent` says
     /// where the bytes of a tensor are.
     ///

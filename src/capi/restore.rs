@@ -28,7 +28,10 @@ use crate::{
 
 /// Every stored piece that a request touches is read and verified whole, as TensorFlow does.
 pub const TFCKPT_VERIFY_FULL: i32 = 0;
-/// Pieces that are needed whole are verified; of others only the bytes needed are read, unverified.
+/// Pieces that are needed whole are verified; of others only the bytes needed are read, unverified. With
+/// a sidecar "PREFIX.crc32c" (chunk_checksums of tfckpt_save_options) these are verified too: the chunks
+/// of 1 MiB that they lie in are read and checked. A sidecar that is damaged, or of another save, is
+/// ignored; tfckpt_stats says so.
 pub const TFCKPT_VERIFY_FETCHED: i32 = 1;
 /// Nothing is verified.
 pub const TFCKPT_VERIFY_NONE: i32 = 2;

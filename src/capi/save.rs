@@ -55,6 +55,10 @@ pub struct tfckpt_save_options {
     pub user_data: *mut c_void,
     /// Filled if not NULL.
     pub stats: *mut tfckpt_stats,
+    /// Not 0: the sidecar "PREFIX.crc32c" is written too, with a checksum of each MiB of every tensor
+    /// that is larger, 4 KiB for each GiB. TFCKPT_VERIFY_FETCHED then reads and verifies a slice without
+    /// the rest of its tensor. For V2 only; TensorFlow does not look at it. docs/sidecar.md has its format.
+    pub chunk_checksums: i32,
 }
 
 // SAFETY: `repr(C)`, begins with its size, integers, pointers and an optional function only.
@@ -164,6 +168,7 @@ impl tfckpt_save_options {
             max_shard_size: self.max_shard_size,
             alignment: self.alignment,
             format: to_format(self.format)?,
+            chunk_checksums: self.chunk_checksums != 0,
         })
     }
 }

@@ -85,6 +85,8 @@ pub struct tfckpt_saver_options {
     pub max_shard_size: u64,
     /// When the saver is built, in nanoseconds since 1970; 0 = the system's clock.
     pub now_ns: i64,
+    /// As in tfckpt_save_options. With the format V1 the saver is not made: INVALID_ARGUMENT.
+    pub chunk_checksums: i32,
 }
 
 // SAFETY: `repr(C)`, begins with its size, numbers and pointers only.
@@ -254,6 +256,7 @@ impl tfckpt_saver_options {
                 },
                 shrink_to_max_to_keep: self.shrink_to_max_to_keep != 0,
                 max_shard_size: self.max_shard_size,
+                chunk_checksums: self.chunk_checksums != 0,
                 now_ns: (self.now_ns != 0).then_some(self.now_ns),
             })
         }

@@ -37,6 +37,14 @@ pub struct tfckpt_stats {
     pub bytes_direct: u64,
     /// Of the bytes that a restore read, those that were not in the page cache.
     pub bytes_cold: u64,
+    /// Of bytes_verified, those checked by the chunk checksums of the sidecar "PREFIX.crc32c".
+    pub bytes_verified_by_chunks: u64,
+    /// Bytes restored whose checksum was not checked.
+    pub bytes_unverified: u64,
+    /// With TFCKPT_VERIFY_FETCHED: stored pieces of which a part was read unverified although there is a
+    /// sidecar. It is damaged, or of another save, or does not list the piece; tfckpt_reader_verify
+    /// tells which.
+    pub num_sidecar_ignored: u64,
 }
 
 // SAFETY: `repr(C)`, begins with its size, integers only.
@@ -94,6 +102,9 @@ pub(super) unsafe fn put_stats(out: *mut tfckpt_stats, stats: &Stats) -> Result<
         num_threads: stats.num_threads,
         bytes_direct: stats.bytes_direct,
         bytes_cold: stats.bytes_cold,
+        bytes_verified_by_chunks: stats.bytes_verified_by_chunks,
+        bytes_unverified: stats.bytes_unverified,
+        num_sidecar_ignored: stats.num_sidecar_ignored,
     };
     // SAFETY: the caller's promise.
     unsafe { write_struct(out, &value) }

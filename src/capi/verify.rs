@@ -1,6 +1,7 @@
 //! Verifying a checkpoint
 //!
-//! Reads all of it and compares every checksum, those of the index included.
+//! Reads all of it and compares every checksum, those of the index included. A sidecar of chunk checksums
+//! is compared with the index.
 
 use std::ffi::c_void;
 

@@ -5,6 +5,9 @@
 //! | V2           | `P.index`         | `P.data-SSSSS-of-NNNNN`|
 //! | V1           | `P`               | none                   |
 //! | V1, N shards | `P-00000-of-NNNNN`| `P-SSSSS-of-NNNNN`     |
+//!
+//! Beside a V2 checkpoint there may be a sidecar, `P.crc32c`, which makes no difference to what the
+//! checkpoint is: it comes and goes with the data files, but no checkpoint lacks it.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +15,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::v1_files;
 use crate::error::{Code, Result};
 use crate::io::dir;
 use crate::naming;
@@ -44,11 +48,14 @@ pub struct Layout<'a> {
     pub data_files: &'a DataFiles<'a>,
 }
 
+/// What follows the prefix in the name of an index.
+const V2_COMMIT: &str = ".index";
+
 impl<'a> Layout<'a> {
     /// The layout of a V2 checkpoint.
     pub fn v2(data_files: &'a DataFiles<'a>) -> Self {
         Self {
-            commit: ".index",
+            commit: V2_COMMIT,
             data: ".data-",
             tail: "",
             data_files,
@@ -74,6 +81,18 @@ impl<'a> Layout<'a> {
     pub fn owns(&self, suffix: &[u8]) -> bool {
         suffix == self.commit.as_bytes()
             || (!self.data.is_empty() && suffix.starts_with(self.data.as_bytes()))
+    }
+
+    /// The sidecar of `prefix`, if the format has one and it is there, sound or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`sidecar`].
+    pub fn sidecar(&self, prefix: &Path) -> Result<Option<PathBuf>> {
+        match self.commit {
+            V2_COMMIT => sidecar(prefix),
+            _ => Ok(None),
+        }
     }
 
     /// The data files of the complete checkpoint at `prefix`; `None` if it is not there, damaged,
@@ -108,6 +127,22 @@ impl<'a> Layout<'a> {
             }
         }
         Ok(Some(data))
+    }
+}
+
+/// The file at the name of the sidecar of the V2 checkpoint `prefix`, if it may be one. A folder is none,
+/// nor is a V1 checkpoint: those have any name.
+///
+/// # Errors
+///
+/// The system's error.
+pub fn sidecar(prefix: &Path) -> Result<Option<PathBuf>> {
+    let path = naming::sidecar_file(prefix);
+    match dir::look(&path)? {
+        Some(metadata) if !metadata.is_dir() && v1_files::whole_file(&path).is_err() => {
+            Ok(Some(path))
+        }
+        _ => Ok(None),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::layout::Layout;
+use super::layout::{Layout, sidecar};
 use super::v1_files::{self, Sharded, v1_files};
 use super::{find, previous};
 use crate::error::Result;
@@ -105,7 +105,7 @@ pub struct RemoveOptions<'a> {
 }
 
 /// Removes the files of the checkpoint at `prefix`, which is taken literally, in TensorFlow's order:
-/// the meta graph, then the index, then the data files. What is not there is no error.
+/// the meta graph, then the index, then the data files, with the sidecar before them. What is not there is no error.
 ///
 /// # Errors
 ///
@@ -133,6 +133,9 @@ pub fn remove_checkpoint(prefix: &Path, options: &RemoveOptions<'_>) -> Result<(
             if sync {
                 // No index may come back without its data files.
                 sync_dir(&dir)?;
+            }
+            if let Some(sidecar) = sidecar(prefix)? {
+                remove(&sidecar)?;
             }
             for path in data_files(prefix, &dir)? {
                 remove(&path)?;

@@ -8,6 +8,8 @@
 //! data files. So whatever goes wrong before leaves the parts whole, and a merge that was killed while
 //! it removed them can be told from one whose parts are missing: what is left of their data files are
 //! second names of the checkpoint's.
+//!
+//! The sidecars of the parts that have one become the checkpoint's.
 
 #![forbid(unsafe_code)]
 
@@ -18,9 +20,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::layout::{Layout, base_name, folder};
+use super::layout::{self, Layout, base_name, folder};
 use super::publish::Publication;
 use super::save::{SaveOptions, StateFile, numbered, plain_state};
+use super::sidecar;
 use crate::bundle::{BundleMerge, PartFile};
 use crate::error::{Error, Result};
 use crate::io::dir::{create_parent, is_same, list, look, remove, remove_parent, sync_dir};
@@ -161,6 +164,7 @@ impl Merge<'_> {
                 None => TempFile::copy_of(&file.path, &to, &check)?,
             });
         }
+        data.extend(sidecar::merge(self.parts, &bundle, self.prefix, &check)?);
         let commit = TempFile::create(&naming::index_file(self.prefix))?;
         let mut index = bundle
             .finish(commit.appender())
@@ -265,6 +269,11 @@ impl Merge<'_> {
         if self.sync() {
             for folder in &folders {
                 let _ = sync_dir(folder);
+            }
+        }
+        for part in self.parts {
+            if let Ok(Some(sidecar)) = layout::sidecar(part) {
+                let _ = remove(&sidecar);
             }
         }
         for path in data {

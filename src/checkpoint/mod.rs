@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod coverage;
 mod debug_string;
 mod device_name;
 mod find;
@@ -29,11 +30,13 @@ mod restore_v2;
 mod save;
 mod save_v1;
 mod shard;
+mod sidecar;
 mod tensor;
 mod update;
 mod v1_files;
 mod v1_sinks;
 mod verify;
+mod verify_sidecar;
 mod verify_v1;
 mod view;
 
@@ -47,6 +50,7 @@ pub use merge::{MergeOptions, merge};
 pub use reader::{Entries, Reader, TensorInfo};
 pub use restore::{RestoreOptions, RestoreOutcome, Verify};
 pub use save::{Request as SaveRequest, SaveOptions, StateFile, save};
+pub use save_v1::no_sidecar;
 pub use shard::save_shard;
 pub use tensor::{RestoreData, RestoreTensor, SaveData, SaveTensor, StringSpans};
 pub use view::{View, ViewOptions};

@@ -138,6 +138,7 @@ fn without_suffix(path: &Path) -> Option<PathBuf> {
     let stem = name
         .strip_suffix(".index")
         .or_else(|| name.strip_suffix(".meta"))
+        .or_else(|| name.strip_suffix(naming::SIDECAR))
         .or_else(|| {
             let (stem, shards) = name.rsplit_once(".data-")?;
             let (shard, num) = shards.split_once("-of-")?;

@@ -17,6 +17,10 @@
 //! commit file of PREFIX is removed, each followed by a sync. Step 4 then writes the state file in
 //! any case, and step 5 removes the `.prev`.
 //!
+//! The sidecar of a V2 checkpoint goes with the data files. It is no part of the checkpoint that is kept,
+//! so the one of the old checkpoint is only put aside, with step 2, and removed in step 5, also if the new
+//! checkpoint has none.
+//!
 //! # What is promised
 //!
 //! * At every instant, after a crash of the process, and unless `sync` is off after one of the
@@ -40,7 +44,7 @@ use std::path::{Path, PathBuf};
 use super::layout::{DataFile, Layout, base_name, folder};
 use super::previous::{self, Previous};
 use super::redirect;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::io::dir::{DirLock, look, remove, sync_dir};
 use crate::io::write::{TempFile, clean_stale_temporaries, replace_file};
 use crate::naming;
@@ -51,8 +55,8 @@ pub struct Publication<'a> {
     pub prefix: PathBuf,
     /// The names of the checkpoint's format.
     pub layout: Layout<'a>,
-    /// The data files; none for a format with a commit file only, which then replaces an old one in
-    /// one step.
+    /// The data files, and behind them the sidecar if there is one; none for a format with a commit file
+    /// only, which then replaces an old one in one step.
     pub data: Vec<TempFile>,
     /// The commit file.
     pub commit: TempFile,
@@ -130,6 +134,7 @@ impl<'a> Steps<'a> {
     /// Finds out what there is and writes what the state file will hold. Nothing that anybody else
     /// looks at changes.
     fn prepare(mut new: Publication<'a>) -> Result<Self> {
+        refuse_other_sidecar(&new)?;
         let old = match new.layout.complete(&new.prefix, None)? {
             Some(data) => Some((Previous::new(&new.prefix, new.layout, new.sync)?, data)),
             None => None,
@@ -223,9 +228,11 @@ impl<'a> Steps<'a> {
             let path = |file: &DataFile| naming::append(&self.new.prefix, &file.suffix);
             kept_files.extend(data.iter().map(path));
         }
-        for temp in &self.new.data {
-            if !kept_files.contains(temp.final_path()) {
-                self.aside.extend(TempFile::set_aside(temp.final_path())?);
+        let new = self.new.data.iter();
+        let in_the_way = new.map(|temp| temp.final_path().to_owned());
+        for path in in_the_way.chain(self.new.layout.sidecar(&self.new.prefix)?) {
+            if !kept_files.contains(&path) {
+                self.aside.extend(TempFile::set_aside(&path)?);
             }
         }
         Ok(())
@@ -340,6 +347,21 @@ impl<'a> Steps<'a> {
     fn sync_state(&self) -> Result<()> {
         sync(&self.new, &self.new.state_file)
     }
+}
+
+/// A sidecar takes the place of a sidecar only: that of a V1 checkpoint of this name would be its end.
+fn refuse_other_sidecar(new: &Publication<'_>) -> Result<()> {
+    let path = naming::sidecar_file(&new.prefix);
+    if new.data.iter().all(|temp| temp.final_path() != path)
+        || new.layout.sidecar(&new.prefix)?.is_some()
+        || look(&path)?.is_none()
+    {
+        return Ok(());
+    }
+    Err(
+        Error::failed_precondition("what has the name of the sidecar is none, and would be lost")
+            .with_file(&path),
+    )
 }
 
 /// Waits until the names beside `file` are on disk, if this save waits at all.

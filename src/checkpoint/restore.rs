@@ -8,7 +8,9 @@ pub enum Verify {
     /// Every stored piece that a request touches is read and checked whole, as TensorFlow does.
     #[default]
     Full,
-    /// Pieces that are needed whole are checked; of others only the bytes needed are read, unchecked.
+    /// Pieces that are needed whole are checked; of others only the bytes needed are read, unchecked. With
+    /// a sidecar of chunk checksums these are checked too: the chunks that they lie in are read and
+    /// compared. A sidecar that is damaged, or of another save, is ignored, and the stats say so.
     Fetched,
     /// Nothing is checked.
     None,

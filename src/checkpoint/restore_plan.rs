@@ -1,6 +1,7 @@
 //! Plans a restore: everything that can be known before reading is checked for all tensors. Names,
 //! dtypes, shapes, slices, and that the data files reach as far as the entries say.
 
+use super::coverage::{Coverage, Verifier};
 use super::refused::Refused;
 use super::restore::{RestoreOptions, Verify};
 use super::restore_strings::{Part, StringPlan};
@@ -10,7 +11,7 @@ use crate::coding;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::DestSpan;
-use crate::slices::{Overlap, ShapeAndSlice, TensorSlice};
+use crate::slices::{self, Overlap, ShapeAndSlice, TensorSlice};
 use crate::transfer::Call;
 use crate::transfer::read::{Piece, Scatter, Target};
 
@@ -68,6 +69,7 @@ pub(super) fn plan<'a>(
         ..Planned::default()
     };
     let mut lookup = reader.lookup();
+    let mut verifier = Verifier::new(reader);
     for index in order {
         call.progress.poll()?;
         let index = index as usize;
@@ -93,11 +95,13 @@ pub(super) fn plan<'a>(
         {
             continue;
         }
-        if let Err(error) = planner.plan(tensor, &entry, &mut lookup, &mut planned) {
+        let plan = planner.plan(tensor, &entry, &mut lookup, &mut verifier, &mut planned);
+        if let Err(error) = plan {
             planned.drop_pieces_of(index);
             planned.refused.insert(index, place(error));
         }
     }
+    call.stats.num_sidecar_ignored += verifier.num_ignored;
     Ok(planned)
 }
 
@@ -114,6 +118,7 @@ impl Planner<'_> {
         tensor: &RestoreTensor<'a>,
         entry: &Entry,
         lookup: &mut Lookup<'_>,
+        verifier: &mut Verifier<'_>,
         planned: &mut Planned<'a>,
     ) -> Result<()> {
         let spec = check_request(tensor, entry, self.options.reshape)
@@ -124,7 +129,9 @@ impl Planner<'_> {
             RestoreData::Bytes(dest) => {
                 let element_size = entry.dtype.size().unwrap_or(1);
                 for part in parts {
-                    let piece = self.piece(part, *dest, element_size, swap)?;
+                    let key = || stored_key(tensor.key, &part);
+                    let coverage = self.coverage(&part, &key, element_size as u64, verifier);
+                    let piece = self.piece(part, *dest, element_size, swap, coverage)?;
                     planned.pieces.push(piece);
                 }
             }
@@ -172,6 +179,7 @@ impl Planner<'_> {
                     extent: *extent,
                     overlap,
                     num_elements: entry.shape.num_elements(),
+                    slice: None,
                 }]
             }
             Stored::Slices { slices, .. } => {
@@ -192,6 +200,7 @@ impl Planner<'_> {
                         extent,
                         overlap,
                         num_elements,
+                        slice: Some(slice.clone()),
                     });
                 }
                 parts
@@ -204,22 +213,44 @@ impl Planner<'_> {
         Ok(parts)
     }
 
+    /// What verifies a stored piece.
+    fn coverage(
+        &self,
+        part: &Part,
+        key: &dyn Fn() -> Vec<u8>,
+        element_size: u64,
+        verifier: &mut Verifier<'_>,
+    ) -> Coverage {
+        let Part {
+            extent, overlap, ..
+        } = part;
+        match self.options.verify {
+            Verify::Full => Coverage::Whole,
+            Verify::Fetched if overlap.num_elements() * element_size == extent.size => {
+                Coverage::Whole
+            }
+            Verify::Fetched => verifier.of(key, extent, overlap, element_size),
+            Verify::None => Coverage::None,
+        }
+    }
+
     fn piece<'a>(
         &self,
         part: Part,
         dest: DestSpan<'a>,
         element_size: usize,
         swap: u8,
+        coverage: Coverage,
     ) -> Result<Piece<'a>> {
         let Part {
             extent, overlap, ..
         } = part;
         let size = element_size as u64;
         let whole = overlap.num_elements() * size == extent.size;
-        let check = match self.options.verify {
-            Verify::Full => true,
-            Verify::Fetched => whole,
-            Verify::None => false,
+        let (check, chunks) = match coverage {
+            Coverage::Whole => (true, None),
+            Coverage::Chunks(chunks) => (false, Some(chunks)),
+            Coverage::None => (false, None),
         };
         let target = if whole && overlap.num_runs() <= 1 {
             let at = usize::try_from(overlap.run(0).dest * size).ok();
@@ -231,6 +262,7 @@ impl Planner<'_> {
                 dest,
                 overlap,
                 element_size: size,
+                chunks,
             }))
         };
         let file = self.reader.locate(&extent)?;
@@ -242,6 +274,14 @@ impl Planner<'_> {
             swap,
             target,
         })
+    }
+}
+
+/// The key that a stored piece of the tensor `key` has in the index.
+fn stored_key(key: &[u8], part: &Part) -> Vec<u8> {
+    match &part.slice {
+        Some(slice) => slices::key::encode(key, slice),
+        None => key.to_owned(),
     }
 }
 

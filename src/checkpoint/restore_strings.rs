@@ -6,7 +6,7 @@ use crate::bundle::{
 };
 use crate::error::{Error, Result};
 use crate::io::read::ReadFile;
-use crate::slices::Overlap;
+use crate::slices::{Overlap, TensorSlice};
 use crate::transfer::{Call, stream};
 
 /// A stored piece that a request needs.
@@ -17,6 +17,8 @@ pub(super) struct Part {
     pub overlap: Overlap,
     /// All of its elements.
     pub num_elements: u64,
+    /// Which slice it is, if the tensor is stored in slices.
+    pub slice: Option<TensorSlice>,
 }
 
 /// A tensor of strings to be restored: its size in memory is known only once it is read.
@@ -78,6 +80,8 @@ impl StringPlan {
         call.stats.bytes += size;
         if check {
             call.stats.bytes_verified += size;
+        } else {
+            call.stats.bytes_unverified += size;
         }
         call.progress.advance(0, 1)?;
         Ok(strings)

@@ -354,6 +354,8 @@ impl<'p> Reading<'_, '_, '_, 'p> {
         self.call.stats.num_io += 1;
         if check {
             self.call.stats.bytes_verified += size;
+        } else {
+            self.call.stats.bytes_unverified += size;
         }
         let mut sink = sink(part, &mut self.call.progress);
         let at = (&part.slice, part.shard);

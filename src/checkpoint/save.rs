@@ -12,8 +12,10 @@ use super::device_name;
 use super::layout::Layout as FileLayout;
 use super::manage::Format;
 use super::publish::Publication;
+use super::sidecar;
 use super::tensor::{SaveData, SaveTensor};
 use super::update;
+use crate::bundle::sidecar::CHUNK_SIZE;
 use crate::bundle::{BundleWriter, StringsToSave};
 use crate::error::{Error, Result};
 use crate::io::dir::{create_parent, remove_parent};
@@ -21,7 +23,7 @@ use crate::io::write::TempFile;
 use crate::naming;
 use crate::state;
 use crate::transfer::Call;
-use crate::transfer::write::{self, Layout, Source, WriteOptions, WriteTensor};
+use crate::transfer::write::{self, Layout, Source, WriteOptions, WriteTensor, Written};
 
 /// How a checkpoint is saved. The defaults are TensorFlow's.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,6 +48,10 @@ pub struct SaveOptions {
     /// Alignment of every tensor in its data file in bytes, a power of two up to a MiB; 0 and 1 pack,
     /// as TensorFlow does, which reads either.
     pub alignment: u64,
+    /// Whether to write the sidecar `PREFIX.crc32c` too, of checksums of each MiB of large tensors, so
+    /// that [`Verify::Fetched`](super::Verify) verifies slices without reading all of a tensor. Format V2
+    /// only; TensorFlow does not look at it.
+    pub chunk_checksums: bool,
 }
 
 /// Largest alignment in bytes.
@@ -166,16 +172,23 @@ impl Request<'_> {
             call.progress.start(bytes, tensors.len() as u64)?;
             let write_options = WriteOptions {
                 will_sync: !options.no_sync,
-                check: 0,
+                check: if options.chunk_checksums {
+                    CHUNK_SIZE
+                } else {
+                    0
+                },
             };
             let written = write::execute(call, &writes, &layout, &files, &write_options);
-            let crcs = written.map_err(|error| with_key_of(error, tensors))?.crcs;
+            let Written { crcs, ranges } = written.map_err(|error| with_key_of(error, tensors))?;
 
             let extent = |index: usize| {
                 let shard_id = shards.get(index).copied().unwrap_or_default();
                 let crc = crcs.get(index).copied().unwrap_or_default();
                 layout.extent(index, shard_id, crc)
             };
+            if options.chunk_checksums {
+                files.push(sidecar::save(prefix, &bundle, &extent, ranges)?);
+            }
             let commit = TempFile::create(&naming::index_file(prefix))?;
             let mut index = bundle
                 .finish(num_shards, &extent, commit.appender())

@@ -25,6 +25,11 @@ const BUFFER: usize = 256 << 10;
 /// What the block that is put together takes at most beside it.
 const BLOCK: usize = 2 << 20;
 
+/// The error of a request for chunk checksums in the format that has none.
+pub fn no_sidecar() -> Error {
+    Error::invalid_argument("chunk_checksums is for format V2; V1 has no sidecar")
+}
+
 impl Request<'_> {
     /// Saves, and returns the prefix, or the pattern of a sharded checkpoint.
     pub(super) fn save_v1(&self, call: &mut Call<'_>) -> Result<PathBuf> {
@@ -39,6 +44,9 @@ impl Request<'_> {
                 "format V1 has no alignment; alignment={}",
                 options.alignment
             )));
+        }
+        if options.chunk_checksums {
+            return Err(no_sidecar());
         }
         if tensors.is_empty() {
             return Err(Error::invalid_argument("No variables to save"));

@@ -1,5 +1,6 @@
 //! Checks every checksum of a checkpoint.
 
+use super::verify_sidecar;
 use crate::bundle::{
     BundleReader, DataExtent, Entry, Lookup, Stored, StoredStrings, verify_variant,
 };
@@ -14,7 +15,8 @@ use crate::transfer::{Call, stream};
 const BATCH: usize = 1 << 14;
 
 /// Reads everything that the index names and hands each thing that is broken to `damage`: damaged
-/// blocks of the index, bad entries, data that is missing or whose checksum differs.
+/// blocks of the index, bad entries, data that is missing or whose checksum differs, a sidecar that is
+/// damaged or of another save.
 ///
 /// # Errors
 ///
@@ -57,6 +59,7 @@ pub fn verify(
         }
     }
     batch.run(damage, call)?;
+    verify_sidecar::verify(reader, damage, call)?;
     call.progress.report()
 }
 

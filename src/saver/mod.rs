@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use self::retention::Retention;
 use self::variables::VariableList;
-use crate::checkpoint::get_checkpoint_mtimes;
+use crate::checkpoint::{get_checkpoint_mtimes, no_sidecar};
 use crate::error::{Error, Result};
 use crate::meta_graph::SaverDef;
 
@@ -94,6 +94,9 @@ impl Saver {
             return Err(Error::invalid_argument("No variables to save"));
         }
         let saver_def = self.options.saver_def()?;
+        if saver_def.is_v1 && self.options.chunk_checksums {
+            return Err(no_sidecar());
+        }
         let variables = VariableList::new(saveables)?;
         if saver_def.sharded {
             variables.check_devices()?;

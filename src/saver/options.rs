@@ -41,6 +41,8 @@ pub struct SaverOptions {
     pub shrink_to_max_to_keep: bool,
     /// As [`SaveOptions::max_shard_size`](crate::SaveOptions::max_shard_size).
     pub max_shard_size: u64,
+    /// As [`SaveOptions::chunk_checksums`](crate::SaveOptions::chunk_checksums).
+    pub chunk_checksums: bool,
     /// Time at which the saver is built, in nanoseconds since 1970; `None` = the system's clock.
     pub now_ns: Option<i64>,
 }
@@ -63,6 +65,7 @@ impl Default for SaverOptions {
             save_relative_paths: false,
             shrink_to_max_to_keep: false,
             max_shard_size: 0,
+            chunk_checksums: false,
             now_ns: None,
         }
     }

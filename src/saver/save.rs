@@ -93,6 +93,7 @@ impl Saver {
                 no_sync: options.no_sync,
                 shard_by_device: sharded,
                 max_shard_size: saver_options.max_shard_size,
+                chunk_checksums: saver_options.chunk_checksums,
                 format,
                 ..SaveOptions::default()
             },

@@ -4,16 +4,18 @@ use super::read_plan::{Piece, Target};
 use crate::error::{Error, Result};
 use crate::memory::DestSpan;
 
-/// Hands `bytes`, which begin at `start` in the piece, to their destination.
-pub fn deliver(piece: &Piece<'_>, bytes: &[u8], start: u64) -> Result<()> {
+/// Hands `bytes`, which begin at `start` in the piece, to their destination. Returns how many of them
+/// have one.
+pub fn deliver(piece: &Piece<'_>, bytes: &[u8], start: u64) -> Result<u64> {
     let swap = usize::from(piece.swap);
     let scatter = match &piece.target {
-        Target::Discard => return Ok(()),
+        Target::Discard => return Ok(0),
         Target::Direct(dest) => return copy(*dest, start, bytes, swap),
         Target::Scatter(scatter) => scatter,
     };
     let (overlap, size) = (&scatter.overlap, scatter.element_size);
     let end = start + bytes.len() as u64;
+    let mut delivered = 0;
     for number in overlap.first_run_after(start / size)..overlap.num_runs() {
         let run = overlap.run(number);
         let from = (run.source * size).max(start);
@@ -23,13 +25,14 @@ pub fn deliver(piece: &Piece<'_>, bytes: &[u8], start: u64) -> Result<()> {
         }
         let part = bytes.get(to_usize(from - start)?..to_usize(to - start)?);
         let at = run.dest * size + (from - run.source * size);
-        copy(scatter.dest, at, part.unwrap_or_default(), swap)?;
+        delivered += copy(scatter.dest, at, part.unwrap_or_default(), swap)?;
     }
-    Ok(())
+    Ok(delivered)
 }
 
-fn copy(dest: DestSpan<'_>, at: u64, bytes: &[u8], swap: usize) -> Result<()> {
+fn copy(dest: DestSpan<'_>, at: u64, bytes: &[u8], swap: usize) -> Result<u64> {
     dest.copy_from(to_usize(at)?, bytes, swap)
+        .map(|()| bytes.len() as u64)
         .ok_or_else(|| Error::internal("a copy leaves its destination"))
 }
 

@@ -18,6 +18,7 @@ mod fill;
 pub mod pipeline;
 mod progress;
 pub mod read;
+mod read_chunks;
 mod read_plan;
 mod stats;
 pub mod stream;

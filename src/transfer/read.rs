@@ -7,7 +7,8 @@
 //! * *block*: part of a piece that is needed in parts, or only to be verified, read into a buffer;
 //! * *group*: neighbouring small pieces, read together into a buffer and copied from there;
 //! * *runs*: only the bytes that a slice needs, unverified: short runs that are neighbours together,
-//!   long ones straight into the destination.
+//!   long ones straight into the destination;
+//! * *chunks*: of a piece whose chunks have checksums of their own, those that a slice needs.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -17,8 +18,8 @@ use parking_lot::Mutex;
 use super::cold::{self, ColdReads};
 use super::deliver::{deliver, span_at, to_usize};
 use super::pipeline::{self, Shared};
+pub use super::read_plan::{ChunkCrcs, Piece, Scatter, Target};
 use super::read_plan::{GAP, Item, ReadPlan, SMALL, items_per_tensor, plan};
-pub use super::read_plan::{Piece, Scatter, Target};
 use super::{CHUNK, Call, ITEM};
 use crate::bundle::DataExtent;
 use crate::checksum::{self, Crc32c, Shift};
@@ -72,6 +73,8 @@ pub fn execute(
         failed: Mutex::default(),
         bytes_io: AtomicU64::new(0),
         bytes_verified: AtomicU64::new(0),
+        bytes_verified_by_chunks: AtomicU64::new(0),
+        bytes_unverified: AtomicU64::new(0),
         num_io: AtomicU64::new(0),
     };
     let ended = pipeline::run(
@@ -84,7 +87,10 @@ pub fn execute(
     .err();
     call.stats.num_threads = u32::try_from(admission.num_threads).unwrap_or(u32::MAX);
     call.stats.bytes_io += run.bytes_io.into_inner();
-    call.stats.bytes_verified += run.bytes_verified.into_inner();
+    let by_chunks = run.bytes_verified_by_chunks.into_inner();
+    call.stats.bytes_verified += run.bytes_verified.into_inner() + by_chunks;
+    call.stats.bytes_verified_by_chunks += by_chunks;
+    call.stats.bytes_unverified += run.bytes_unverified.into_inner();
     call.stats.num_io += run.num_io.into_inner();
     if let Some(cold) = run.cold {
         call.stats.bytes_cold += cold.bytes_cold.into_inner();
@@ -102,19 +108,22 @@ pub fn execute(
 }
 
 /// One execution of a plan.
-struct ReadRun<'p, 'a> {
+pub(super) struct ReadRun<'p, 'a> {
     plan: &'p ReadPlan<'a>,
     /// Items that each tensor still waits for.
     items_left: Vec<AtomicU32>,
-    bundle: &'p str,
+    pub(super) bundle: &'p str,
     keep_going: bool,
     /// Bytes that are read through a buffer at once.
     room: usize,
     /// How to read, if most is not in the page cache.
-    cold: Option<ColdReads<'p>>,
+    pub(super) cold: Option<ColdReads<'p>>,
     failed: Mutex<BTreeMap<usize, Error>>,
     bytes_io: AtomicU64,
+    /// Of pieces checked as a whole.
     bytes_verified: AtomicU64,
+    pub(super) bytes_verified_by_chunks: AtomicU64,
+    bytes_unverified: AtomicU64,
     num_io: AtomicU64,
 }
 
@@ -127,16 +136,18 @@ impl<'a> ReadRun<'_, 'a> {
             Item::Group { first, end } => self.group(buffer, first, end, shared),
             Item::Direct { piece, start } => self.attempt(piece, shared, |description| {
                 let len = (ITEM as u64).min(description.extent.size - start);
+                let crc = description.check.then(Crc32c::new);
                 let crc = match description.target {
                     Target::Direct(dest) if self.cold.is_none() => {
-                        self.direct(description, dest, (start, start, len), shared)?
+                        self.direct(description, dest, (start, start, len), crc, shared)?
                     }
-                    _ => self.block(description, buffer, start, len, shared)?,
+                    _ => self.block(description, buffer, (start, len), crc, shared)?,
                 };
                 self.finish_part(piece, description, start, crc)
             }),
             Item::Block { piece, start, len } => self.attempt(piece, shared, |description| {
-                let crc = self.block(description, buffer, start, len, shared)?;
+                let crc = description.check.then(Crc32c::new);
+                let crc = self.block(description, buffer, (start, len), crc, shared)?;
                 self.finish_part(piece, description, start, crc)
             }),
             Item::Runs { piece, first, end } => self.attempt(piece, shared, |piece| {
@@ -149,8 +160,11 @@ impl<'a> ReadRun<'_, 'a> {
                 let (run, size) = (scatter.overlap.run(run), scatter.element_size);
                 let len = (ITEM as u64).min(run.len * size - start);
                 let (from, to) = (run.source * size + start, run.dest * size + start);
-                self.direct(piece, scatter.dest, (from, to, len), shared)
+                self.direct(piece, scatter.dest, (from, to, len), None, shared)
                     .map(|_| ())
+            }),
+            Item::Chunks { piece, first, end } => self.attempt(piece, shared, |piece| {
+                self.chunks(piece, buffer, first..end, shared)
             }),
         }
     }
@@ -195,15 +209,15 @@ impl<'a> ReadRun<'_, 'a> {
     }
 
     /// Reads `len` bytes from `start` of the piece to `at` in `dest`, chunk by chunk. Returns their
-    /// checksum if the piece is to be checked.
-    fn direct(
+    /// checksum if it is to be calculated, with `crc`.
+    pub(super) fn direct(
         &self,
         piece: &Piece<'_>,
         dest: DestSpan<'_>,
         (start, at, len): (u64, u64, u64),
+        mut crc: Option<Crc32c>,
         shared: Shared<'_>,
     ) -> Result<u32> {
-        let mut crc = Crc32c::new();
         let mut done = 0;
         while done < len {
             shared.check()?;
@@ -213,40 +227,43 @@ impl<'a> ReadRun<'_, 'a> {
                 .file
                 .read_at(piece.extent.offset + start + done, span)?;
             self.count_io(chunk);
-            if piece.check {
-                filled.update(&mut crc);
+            match &mut crc {
+                Some(crc) => filled.update(crc),
+                None => add(&self.bytes_unverified, chunk),
             }
             filled.swap_bytes(piece.swap.into());
             add(&shared.counters.bytes, chunk);
             done += chunk;
         }
-        Ok(crc.value())
+        Ok(crc.map_or(0, |crc| crc.value()))
     }
 
     /// Reads `len` bytes from `start` of the piece through the buffer and delivers what is wanted of
-    /// them. Returns their checksum if the piece is to be checked.
-    fn block(
+    /// them. Returns their checksum if it is to be calculated, with `crc`.
+    pub(super) fn block(
         &self,
         piece: &Piece<'_>,
         buffer: &mut ChunkBuffer,
-        start: u64,
-        len: u64,
+        (start, len): (u64, u64),
+        mut crc: Option<Crc32c>,
         shared: Shared<'_>,
     ) -> Result<u32> {
-        let mut crc = Crc32c::new();
         let mut done = 0;
         while done < len {
             shared.check()?;
             let chunk = (self.room as u64).min(len - done);
             let bytes = self.read(piece, start + done, chunk, buffer)?;
-            deliver(piece, bytes, start + done)?;
-            if piece.check {
-                crc.update(bytes);
+            let delivered = deliver(piece, bytes, start + done)?;
+            match &mut crc {
+                Some(crc) => crc.update(bytes),
+                None => add(&self.bytes_unverified, delivered),
             }
-            add(&shared.counters.bytes, chunk);
+            // What was to be expected: see `Piece::wanted`.
+            let moved = if piece.check { chunk } else { delivered };
+            add(&shared.counters.bytes, moved);
             done += chunk;
         }
-        Ok(crc.value())
+        Ok(crc.map_or(0, |crc| crc.value()))
     }
 
     fn group(
@@ -300,8 +317,10 @@ impl<'a> ReadRun<'_, 'a> {
     fn whole(&self, piece: &Piece<'_>, bytes: &[u8]) -> Result<()> {
         if piece.check {
             self.check(piece, checksum::crc32c(bytes))?;
+        } else {
+            add(&self.bytes_unverified, piece.extent.size);
         }
-        deliver(piece, bytes, 0)
+        deliver(piece, bytes, 0).map(|_| ())
     }
 
     /// Reads the runs of a range, of which short ones that are neighbours share a read.
@@ -326,7 +345,7 @@ impl<'a> ReadRun<'_, 'a> {
             number += 1;
             if bytes >= SMALL.min(room) {
                 let range = (start, first.dest * size, bytes);
-                self.direct(piece, scatter.dest, range, shared)?;
+                self.direct(piece, scatter.dest, range, None, shared)?;
                 continue;
             }
             let mut end = start + bytes;
@@ -342,6 +361,7 @@ impl<'a> ReadRun<'_, 'a> {
             }
             let bytes = self.read(piece, start, end - start, buffer)?;
             deliver(piece, bytes, start)?;
+            add(&self.bytes_unverified, wanted);
             add(&shared.counters.bytes, wanted);
         }
         Ok(())
@@ -409,6 +429,6 @@ impl<'a> ReadRun<'_, 'a> {
     }
 }
 
-fn add(counter: &AtomicU64, amount: u64) {
+pub(super) fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize};
 
 use super::ITEM;
 use crate::bundle::DataExtent;
+use crate::bundle::sidecar::CHUNK_SIZE;
 use crate::io::read::ReadFile;
 use crate::memory::DestSpan;
 use crate::slices::Overlap;
@@ -62,6 +63,17 @@ pub struct Scatter<'a> {
     pub overlap: Overlap,
     /// Bytes of an element.
     pub element_size: u64,
+    /// What checks the chunks that something is wanted of, if the piece is not to be checked as a whole.
+    pub chunks: Option<ChunkCrcs>,
+}
+
+/// The checksums that chunks of a piece, pieces of [`CHUNK_SIZE`], must have.
+#[derive(Clone, Debug)]
+pub struct ChunkCrcs {
+    /// Number of the first of these chunks.
+    pub first: u64,
+    /// From there, in order, up to the last chunk that something is wanted of.
+    pub crcs: Arc<[u32]>,
 }
 
 impl<'a> Piece<'a> {
@@ -72,7 +84,7 @@ impl<'a> Piece<'a> {
         })
     }
 
-    /// The runs that are read of it, if not all of it is.
+    /// The runs that are wanted of it, if not all of it is read.
     pub(super) fn unchecked_runs(&self) -> Option<&Scatter<'a>> {
         match &self.target {
             Target::Scatter(scatter) if !self.check => Some(scatter),
@@ -116,6 +128,9 @@ pub enum Item {
     /// Up to [`ITEM`] bytes from `start` of one long run of a piece, straight to their destination;
     /// never checked.
     LongRun { piece: u32, run: u64, start: u64 },
+    /// Of the chunks of this range of a piece those that something is wanted of, each whole and checked
+    /// by itself.
+    Chunks { piece: u32, first: u64, end: u64 },
 }
 
 impl ReadPlan<'_> {
@@ -157,7 +172,10 @@ pub fn plan(mut pieces: Vec<Piece<'_>>, buffer: usize) -> ReadPlan<'_> {
         if small {
             group = Some((index, piece));
         } else if let Some(scatter) = runs {
-            plan_runs(&mut items, index, scatter, buffer);
+            match &scatter.chunks {
+                Some(chunks) => plan_chunks(&mut items, index, chunks),
+                None => plan_runs(&mut items, index, scatter, buffer),
+            }
         } else {
             let direct = matches!(piece.target, Target::Direct(_));
             // Through a buffer, an item is what fits into it.
@@ -216,7 +234,8 @@ pub fn items_per_tensor(plan: &ReadPlan<'_>, num_tensors: usize) -> Vec<AtomicU3
             Item::Direct { piece, .. }
             | Item::Block { piece, .. }
             | Item::Runs { piece, .. }
-            | Item::LongRun { piece, .. } => count(piece),
+            | Item::LongRun { piece, .. }
+            | Item::Chunks { piece, .. } => count(piece),
         }
     }
     counts
@@ -253,4 +272,21 @@ fn plan_runs(items: &mut Vec<Item>, piece: u32, scatter: &Scatter<'_>, buffer: u
             end: (part * runs + runs).min(overlap.num_runs()),
         }),
     );
+}
+
+/// Items for the chunks of one piece. Which of them nothing is wanted of is seen only when it is their
+/// turn.
+fn plan_chunks(items: &mut Vec<Item>, piece: u32, chunks: &ChunkCrcs) {
+    let end = chunks.first + chunks.crcs.len() as u64;
+    let each = (ITEM as u64 / CHUNK_SIZE).max(chunks.crcs.len() as u64 / MOST_ITEMS);
+    let mut first = chunks.first;
+    while first < end {
+        let next = (first + each).min(end);
+        items.push(Item::Chunks {
+            piece,
+            first,
+            end: next,
+        });
+        first = next;
+    }
 }

@@ -25,4 +25,11 @@ pub struct Stats {
     pub bytes_direct: u64,
     /// Of the bytes read, those that were not in the page cache.
     pub bytes_cold: u64,
+    /// Of `bytes_verified`, those checked by the chunk checksums of a sidecar.
+    pub bytes_verified_by_chunks: u64,
+    /// Bytes restored whose checksum was not checked.
+    pub bytes_unverified: u64,
+    /// Stored pieces of which a part was read unverified although there is a sidecar, because that is
+    /// damaged, of another save, or does not list the piece.
+    pub num_sidecar_ignored: u64,
 }

@@ -39,7 +39,6 @@ pub struct Written {
     /// Checksum of each tensor, unmasked.
     pub crcs: Vec<u32>,
     /// Of the tensors that have more than one range; those of strings have none.
-    #[expect(dead_code, reason = "for the checksums of chunks, which come next")]
     pub ranges: Vec<RangeSums>,
 }
 

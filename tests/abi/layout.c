@@ -103,6 +103,9 @@ int main(void) {
   FIELD(tfckpt_stats, num_threads);
   FIELD(tfckpt_stats, bytes_direct);
   FIELD(tfckpt_stats, bytes_cold);
+  FIELD(tfckpt_stats, bytes_verified_by_chunks);
+  FIELD(tfckpt_stats, bytes_unverified);
+  FIELD(tfckpt_stats, num_sidecar_ignored);
   STRUCT(tfckpt_save_options);
   FIELD(tfckpt_save_options, struct_size);
   FIELD(tfckpt_save_options, context);
@@ -119,6 +122,7 @@ int main(void) {
   FIELD(tfckpt_save_options, progress);
   FIELD(tfckpt_save_options, user_data);
   FIELD(tfckpt_save_options, stats);
+  FIELD(tfckpt_save_options, chunk_checksums);
   CONSTANT(TFCKPT_VERIFY_FULL);
   CONSTANT(TFCKPT_VERIFY_FETCHED);
   CONSTANT(TFCKPT_VERIFY_NONE);
@@ -213,6 +217,7 @@ int main(void) {
   FIELD(tfckpt_saver_options, shrink_to_max_to_keep);
   FIELD(tfckpt_saver_options, max_shard_size);
   FIELD(tfckpt_saver_options, now_ns);
+  FIELD(tfckpt_saver_options, chunk_checksums);
   STRUCT(tfckpt_saver_save_options);
   FIELD(tfckpt_saver_save_options, struct_size);
   FIELD(tfckpt_saver_save_options, global_step);

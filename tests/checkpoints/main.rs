@@ -28,6 +28,7 @@ mod panics;
 mod progress;
 mod restore_modes;
 mod round_trip;
+mod sidecar;
 mod support;
 mod v1_shards;
 

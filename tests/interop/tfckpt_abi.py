@@ -74,6 +74,9 @@ class CStats(Structure):
         ("sync_ns", c_uint64),
         ("peak_host_bytes", c_uint64),
         ("num_threads", c_uint32),
+        ("bytes_verified_by_chunks", c_uint64),
+        ("bytes_unverified", c_uint64),
+        ("num_sidecar_ignored", c_uint64),
     ]
 
 
@@ -106,6 +109,7 @@ class CSaveOptions(Structure):
         ("progress", ProgressFn),
         ("user_data", c_void_p),
         ("stats", POINTER(CStats)),
+        ("chunk_checksums", c_int32),
     ]
 
 
@@ -237,6 +241,7 @@ class CSaverOptions(Structure):
         ("shrink_to_max_to_keep", c_int32),
         ("max_shard_size", c_uint64),
         ("now_ns", c_int64),
+        ("chunk_checksums", c_int32),
     ]
 
 

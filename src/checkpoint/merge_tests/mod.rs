@@ -61,6 +61,7 @@ const QUICK: SaveOptions = SaveOptions {
     shard_by_device: false,
     max_shard_size: 0,
     alignment: 0,
+    chunk_checksums: false,
 };
 
 fn save_floats(prefix: &Path, floats: &[Floats<'_>], options: &SaveOptions) {

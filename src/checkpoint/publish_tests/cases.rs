@@ -101,6 +101,35 @@ pub fn cases() -> Vec<Case> {
             ..over.clone()
         },
         Case {
+            name: "first save with a sidecar, over a stale one",
+            sidecar: Some(7),
+            new_sidecar: true,
+            writes_state: true,
+            ..base
+        },
+        Case {
+            name: "overwrite with a sidecar, one there",
+            sidecar: Some(1),
+            new_sidecar: true,
+            ..over.clone()
+        },
+        Case {
+            name: "overwrite with a sidecar, none there",
+            new_sidecar: true,
+            ..over.clone()
+        },
+        Case {
+            name: "overwrite without a sidecar, one there",
+            sidecar: Some(1),
+            ..over.clone()
+        },
+        Case {
+            name: "overwrite without a sidecar, a stale one there, no links",
+            sidecar: Some(0),
+            refuse_links: true,
+            ..over.clone()
+        },
+        Case {
             name: "torn by a crash",
             torn: true,
             state: Some(LEFT_OVER),

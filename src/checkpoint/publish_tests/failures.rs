@@ -14,6 +14,7 @@ fn a_save_leaves_exactly_the_files_that_tensorflow_leaves() {
             assert_eq!(disk.names(), case.expected_names(), "{}", case.name);
             assert_eq!(case.check(dir.path()), Ok(Some(2)), "{}", case.name);
             assert_eq!(case.check_state(dir.path()), Ok(()), "{}", case.name);
+            assert_eq!(case.check_sidecar(dir.path()), Ok(()), "{}", case.name);
         }
     }
 }
@@ -105,7 +106,8 @@ fn a_process_killed_anywhere_leaves_a_complete_checkpoint() {
                 drop(watch);
                 let checked = case
                     .check(dir.path())
-                    .and_then(|_| check_next_save(&case, dir.path(), sync));
+                    .and_then(|_| case.check_sidecar(dir.path()))
+                    .and_then(|()| check_next_save(&case, dir.path(), sync));
                 assert_eq!(checked, Ok(()), "{}, operation {at}", case.name);
             }
         }

@@ -53,6 +53,10 @@ fn parse_index(text: &str) -> Option<(u32, u32)> {
     (words.next()? == "end").then_some((generation, shards))
 }
 
+fn sidecar_text(generation: u32) -> String {
+    format!("{generation:04} sidecar")
+}
+
 fn suffix(shard: u32, shards: u32) -> String {
     format!(".data-{shard:05}-of-{shards:05}")
 }
@@ -85,6 +89,7 @@ fn state_text(latest: &str) -> String {
 struct Save {
     generation: u32,
     shards: u32,
+    sidecar: bool,
     state: Option<String>,
     sync: bool,
 }
@@ -101,6 +106,11 @@ impl Save {
             let path = naming::data_file(&prefix, shard, self.shards);
             let temp = TempFile::create(&path)?;
             temp.write_at(0, data_text(self.generation, shard, self.shards).as_bytes())?;
+            data.push(temp);
+        }
+        if self.sidecar {
+            let temp = TempFile::create(&naming::sidecar_file(&prefix))?;
+            temp.write_at(0, sidecar_text(self.generation).as_bytes())?;
             data.push(temp);
         }
         let commit = TempFile::create(&naming::index_file(&prefix))?;
@@ -137,7 +147,10 @@ struct Case {
     incomplete: bool,
     /// The old checkpoint is only there as a `.prev`, and generation 5's files lie about.
     torn: bool,
+    /// Generation of the sidecar.
+    sidecar: Option<u32>,
     new: u32,
+    new_sidecar: bool,
     writes_state: bool,
     refuse_links: bool,
 }
@@ -173,6 +186,9 @@ impl Case {
             let last = suffix(self.old - 1, self.old);
             std::fs::remove_file(dir.join(format!("m{last}"))).unwrap();
         }
+        if let Some(generation) = self.sidecar {
+            std::fs::write(dir.join("m.crc32c"), sidecar_text(generation)).unwrap();
+        }
         if let Some(latest) = self.state {
             std::fs::write(dir.join("checkpoint"), state_text(latest)).unwrap();
         }
@@ -184,6 +200,7 @@ impl Case {
         Save {
             generation: 2,
             shards: self.new,
+            sidecar: self.new_sidecar,
             state: self.writes_state.then(|| state_text("m")),
             sync,
         }
@@ -216,10 +233,28 @@ impl Case {
         for shards in [self.old, self.stale, self.new] {
             names.extend((0..shards).map(|shard| format!("m{}", suffix(shard, shards))));
         }
+        if self.new_sidecar {
+            names.insert("m.crc32c".to_owned());
+        }
         if self.state.is_some() || self.writes_state {
             names.insert("checkpoint".to_owned());
         }
         names
+    }
+
+    /// Checks that a sidecar beside an index is of one save with it, unless it never was.
+    fn check_sidecar(&self, dir: &Path) -> std::result::Result<(), String> {
+        let (Ok(Some(generation)), Ok(text)) = (
+            open(&dir.join("m"), true),
+            std::fs::read_to_string(dir.join("m.crc32c")),
+        ) else {
+            return Ok(());
+        };
+        let was = self.sidecar.map(sidecar_text);
+        if text == sidecar_text(generation) || generation == 1 && Some(&text) == was.as_ref() {
+            return Ok(());
+        }
+        Err(format!("generation {generation} has {text}"))
     }
 
     /// Checks what holds at every instant, and returns the generation that is found; an error says
@@ -344,7 +379,7 @@ fn check_next_save(case: &Case, dir: &Path, sync: bool) -> std::result::Result<(
     expected.insert("checkpoint".to_owned());
     let names = Disk::read(dir).names();
     match lookup(dir)? {
-        Some(3) if names == expected => Ok(()),
+        Some(3) if names == expected => case.check_sidecar(dir),
         found => Err(format!("then found {found:?} among {names:?}")),
     }
 }

@@ -8,6 +8,7 @@ fn check_crash_state(case: &Case, state: &Disk, is_last: bool) -> std::result::R
     let dir = scratch();
     state.make(dir.path());
     let found = case.check(dir.path())?;
+    case.check_sidecar(dir.path())?;
     if is_last {
         case.check_state(dir.path())?;
         if found != Some(2) {
@@ -132,6 +133,8 @@ fn without_any_one_sync_a_power_cut_does_damage() {
         "overwrite, state not written",
         "overwrite, state names something else and is not written",
         "overwrite, no state",
+        "overwrite with a sidecar, one there",
+        "overwrite without a sidecar, one there",
     ] {
         let case = cases().into_iter().find(|case| case.name == name).unwrap();
         let (dir, before, log) = recorded(&case, case.plan());
