@@ -97,7 +97,7 @@ sanitize: ## AddressSanitizer and LeakSanitizer: Rust and C tests
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for FUZZ_SECONDS (60)
-	for target in index v1 checkpoint_state slice_spec object_graph; do scripts/fuzz.sh $$target $${FUZZ_SECONDS:-60} || exit 1; done
+	for target in index v1 sidecar checkpoint_state slice_spec object_graph; do scripts/fuzz.sh $$target $${FUZZ_SECONDS:-60} || exit 1; done
 
 .PHONY: bench
 bench: bench-venv build ## compare speed with TensorFlow and others; rewrites benches/RESULTS.md

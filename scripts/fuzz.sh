@@ -8,7 +8,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 if [ $# -lt 2 ]; then
-    echo "usage: scripts/fuzz.sh index|v1|checkpoint_state|slice_spec|object_graph SECONDS [OUT_DIR]" >&2
+    echo "usage: scripts/fuzz.sh index|v1|sidecar|checkpoint_state|slice_spec|object_graph SECONDS [OUT_DIR]" >&2
     exit 2
 fi
 target=$1 seconds=$2 out=${3:-build/fuzz}

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tfckpt::{
     Call, Context, ContextOptions, DType, DestSpan, Progress, Reader, RestoreData, RestoreOptions,
-    RestoreTensor, SaveData, SaveTensor, Shape, SourceSpan, StringTensor, Verify,
+    RestoreTensor, SaveData, SaveOptions, SaveTensor, Shape, SourceSpan, StringTensor, Verify,
 };
 
 use super::memory::peak;
@@ -137,6 +137,10 @@ impl Drop for Memory {
 
 /// Saves a tensor of zeros, whose pages are all the system's one page of zeros.
 fn save_zeros(prefix: &Path, dims: &[i64]) {
+    save_zeros_with(prefix, dims, &quick(), 8 * MIB);
+}
+
+fn save_zeros_with(prefix: &Path, dims: &[i64], options: &SaveOptions, budget: usize) {
     let shape = Shape::new(dims).unwrap();
     let size = shape.num_elements() as usize;
     let zeros = Memory::new(size, false);
@@ -150,13 +154,7 @@ fn save_zeros(prefix: &Path, dims: &[i64]) {
         device_name: "",
         data: SaveData::Bytes(data),
     }];
-    tfckpt::save(
-        prefix,
-        &tensors,
-        &quick(),
-        &mut Call::new(&context(8 * MIB)),
-    )
-    .unwrap();
+    tfckpt::save(prefix, &tensors, options, &mut Call::new(&context(budget))).unwrap();
 }
 
 /// Free memory of the machine and free space of the folder, in bytes.
@@ -293,6 +291,44 @@ fn slices_take_no_more_than_the_budget() {
             }
         }
     });
+}
+
+#[test]
+fn slices_verified_by_chunks_take_no_more_than_the_budget() {
+    alone(
+        "budget::slices_verified_by_chunks_take_no_more_than_the_budget",
+        || {
+            const ROWS: usize = 1 << 12;
+            const COLUMNS: usize = 64 << 10;
+            let dir = temp_dir();
+            let prefix = dir.path().join("m");
+            let save = SaveOptions {
+                chunk_checksums: true,
+                ..quick()
+            };
+            let dims = [ROWS as i64, COLUMNS as i64];
+            within(2 * MIB, "a save with a sidecar", || {
+                save_zeros_with(&prefix, &dims, &save, 2 * MIB);
+            });
+            let options = RestoreOptions {
+                verify: Verify::Fetched,
+                ..RestoreOptions::default()
+            };
+            // A column, in every chunk; all but a row, most chunks whole; a few bytes.
+            let cases = [(0, ROWS, 77, 1), (1, ROWS - 1, 0, COLUMNS), (9, 2, 9, 9)];
+            for (top, rows, left, columns) in cases {
+                let mut slice = vec![0xa5; rows * columns];
+                let spec = format!("{ROWS} {COLUMNS} {top},{rows}:{left},{columns}");
+                within(2 * MIB, &spec, || {
+                    let data = RestoreData::Bytes(slice.as_mut_slice().into());
+                    let dims = [rows as i64, columns as i64];
+                    let tensors = &mut [tensor("large", &dims, &spec, data)];
+                    restore(&prefix, tensors, &options, 2 * MIB);
+                });
+                assert!(slice.iter().all(|&byte| byte == 0));
+            }
+        },
+    );
 }
 
 #[test]

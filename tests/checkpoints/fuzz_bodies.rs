@@ -2,7 +2,7 @@
 //! committed inputs without a fuzzer.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use tfckpt::{Call, CheckpointState, Code, Context, Error, ObjectGraph, Reader, Shape, Verify};
 
@@ -179,6 +179,64 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// Bytes of the tensors `v` and `w`, beside which [`sidecar`] puts its bytes.
+const SIDECAR_TENSORS: [(&str, i64); 2] = [("v", (1 << 20) + 1), ("w", (2 << 20) + 100)];
+
+/// A checkpoint of these, for one user at a time.
+fn chunked() -> &'static Mutex<(tempfile::TempDir, PathBuf, Vec<Item>, Context)> {
+    static CHUNKED: OnceLock<Mutex<(tempfile::TempDir, PathBuf, Vec<Item>, Context)>> =
+        OnceLock::new();
+    CHUNKED.get_or_init(|| {
+        let dir = temp_dir();
+        let prefix = dir.path().join("m");
+        let items = SIDECAR_TENSORS.map(|(key, len)| {
+            let bytes = (0..len).map(|i| (i % 251) as u8).collect();
+            Item::new(key, tfckpt::DType::Uint8, &[len], Value::Bytes(bytes))
+        });
+        let context = support::context(1);
+        support::save(&prefix, &items, &quick(), &mut Call::new(&context)).unwrap();
+        Mutex::new((dir, prefix, items.to_vec(), context))
+    })
+}
+
+/// A sidecar of any bytes, its own checksum put right, beside a checkpoint that is sound: it changes
+/// nothing about what is read.
+pub fn sidecar(bytes: &[u8]) {
+    let chunked = chunked().lock();
+    let chunked = chunked.unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (_, prefix, items, context) = &*chunked;
+    let mut path = prefix.as_os_str().to_owned();
+    path.push(".crc32c");
+    let mut bytes = bytes.to_vec();
+    if let Some(end) = bytes.len().checked_sub(4) {
+        let masked = crc32c::crc32c(&bytes[..end]).rotate_right(15);
+        let masked = masked.wrapping_add(0xa282_ead8);
+        bytes[end..].copy_from_slice(&masked.to_le_bytes());
+    }
+    std::fs::write(path, bytes).unwrap();
+    let reader = Reader::open(prefix).unwrap();
+    for item in items {
+        let Value::Bytes(whole) = &item.value else {
+            continue;
+        };
+        let request = Request {
+            shape: Shape::new([20]).unwrap(),
+            spec: format!("{} {},20", whole.len(), (1 << 20) - 19),
+            ..item.request()
+        };
+        let got = restore_one(&reader, &request, Verify::Fetched, context).unwrap();
+        let from = (1 << 20) - 19;
+        assert_eq!(got, Value::Bytes(whole[from..from + 20].to_vec()));
+    }
+    for error in support::verify(&reader, context).unwrap() {
+        check_error(&error);
+        assert!(
+            [Code::DataLoss, Code::Unimplemented].contains(&error.code()),
+            "{error}"
+        );
+    }
 }
 
 /// A state file of any bytes: what is read prints to a text that reads and prints the same.

@@ -43,6 +43,11 @@ fn the_inputs_of_the_target_v1_pass() {
     run("v1", fuzz_bodies::v1);
 }
 
+#[test]
+fn the_inputs_of_the_target_sidecar_pass() {
+    run("sidecar", fuzz_bodies::sidecar);
+}
+
 /// A few bytes changed at random behind checksums that are right.
 #[test]
 fn mutations_of_files_of_format_v1_pass() {

@@ -92,9 +92,13 @@ fn restore(prefix: &Path, floats: &[(&str, usize)]) -> Result<Vec<Vec<u8>>> {
 }
 
 /// Saves what is to be merged as `p0` and `p1`.
-fn save_parts(dir: &Path) {
-    save_floats(&dir.join("p0"), &PART_0, &QUICK);
-    save_floats(&dir.join("p1"), &PART_1, &QUICK);
+fn save_parts(dir: &Path, sidecars: bool) {
+    let options = SaveOptions {
+        chunk_checksums: sidecars,
+        ..QUICK
+    };
+    save_floats(&dir.join("p0"), &PART_0, &options);
+    save_floats(&dir.join("p1"), &PART_1, &options);
 }
 
 const PART_0: [Floats<'_>; 2] = [("a", "", &[1.0]), ("x", "4 0,2", &[10.0, 11.0])];
@@ -148,40 +152,58 @@ fn found(dir: &Path) -> std::result::Result<Found, String> {
 struct Case {
     /// Data files of the checkpoint that is overwritten; 0 for none.
     old: usize,
+    /// All of them have sidecars, which list nothing: their tensors are small.
+    sidecars: bool,
     refuse_links: bool,
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 7] = [
     Case {
         old: 0,
+        sidecars: false,
         refuse_links: false,
     },
     Case {
         old: 1,
+        sidecars: false,
         refuse_links: false,
     },
     Case {
         old: 2,
+        sidecars: false,
         refuse_links: false,
     },
     Case {
         old: 0,
+        sidecars: false,
         refuse_links: true,
     },
     Case {
         old: 2,
+        sidecars: false,
         refuse_links: true,
+    },
+    Case {
+        old: 0,
+        sidecars: true,
+        refuse_links: false,
+    },
+    Case {
+        old: 2,
+        sidecars: true,
+        refuse_links: false,
     },
 ];
 
 impl Case {
     fn set_up(self) -> TempDir {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap());
-        save_parts(dir.path());
+        save_parts(dir.path(), self.sidecars);
         if self.old > 0 {
             let options = SaveOptions {
                 update_state: true,
                 max_shard_size: if self.old > 1 { 1 } else { 0 },
+                chunk_checksums: self.sidecars,
                 ..QUICK
             };
             let floats: [Floats<'_>; 2] = [("a", "", &[5.0]), ("old", "", &[6.0])];
