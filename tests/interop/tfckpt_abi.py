@@ -74,6 +74,8 @@ class CStats(Structure):
         ("sync_ns", c_uint64),
         ("peak_host_bytes", c_uint64),
         ("num_threads", c_uint32),
+        ("bytes_direct", c_uint64),
+        ("bytes_cold", c_uint64),
         ("bytes_verified_by_chunks", c_uint64),
         ("bytes_unverified", c_uint64),
         ("num_sidecar_ignored", c_uint64),
