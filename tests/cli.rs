@@ -519,6 +519,30 @@ fn verify_names_what_is_broken() {
 }
 
 #[test]
+fn a_damaged_sidecar_is_named_and_disturbs_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let prefix = copy_of(SAVER, folder.path());
+    let mut sidecar = prefix.as_os_str().to_owned();
+    sidecar.push(".crc32c");
+    fs::write(&sidecar, "damaged").unwrap();
+    let human = run(&["verify".as_ref(), prefix.as_os_str()]);
+    assert_eq!((human.status, human.stderr.as_str()), (Some(1), ""));
+    let beginning = format!(
+        "(sidecar): file={}.crc32c offset=0 DATA_LOSS: ",
+        prefix.display()
+    );
+    assert!(human.stdout.starts_with(&beginning), "{}", human.stdout);
+    assert!(human.stdout.ends_with(": 1 broken\n"), "{}", human.stdout);
+    for command in ["ls", "inspect"] {
+        let with = run(&[command.as_ref(), prefix.as_os_str()]);
+        fs::remove_file(&sidecar).unwrap();
+        let without = run(&[command.as_ref(), prefix.as_os_str()]);
+        assert_eq!((with.status, &with.stdout), (Some(0), &without.stdout));
+        fs::write(&sidecar, "damaged").unwrap();
+    }
+}
+
+#[test]
 fn malformed_checkpoints_end_every_command_in_an_orderly_way() {
     let cases = read_json("golden-errors/cases.json");
     let cases = cases.as_array().unwrap();

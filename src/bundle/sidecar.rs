@@ -17,6 +17,8 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
+use parking_lot::Mutex;
+
 use super::entry::DataExtent;
 use crate::checksum::{self, Crc32c, Shift};
 use crate::coding::{get_fixed32, get_fixed64};
@@ -124,6 +126,8 @@ pub struct Sidecar {
     num_entries: u64,
     num_chunks: u64,
     keys_size: u64,
+    /// The entry whose chunks were combined last: mostly it is asked for again.
+    combined: Mutex<Option<Record>>,
 }
 
 /// What a sidecar says of an entry, but for its chunks. Its ranges lie inside the file.
@@ -171,6 +175,7 @@ impl Sidecar {
             num_entries,
             num_chunks,
             keys_size,
+            combined: Mutex::default(),
         };
         sidecar.check_own()?;
         Ok(sidecar)
@@ -243,7 +248,7 @@ impl Sidecar {
 
     /// The first `len` bytes of the key of a record.
     fn key_start(&self, record: &Record, len: u64) -> Result<Vec<u8>> {
-        let keys = HEADER + self.num_entries * RECORD + self.num_chunks * CRC;
+        let keys = self.chunk_place(self.num_chunks);
         self.file.read_vec(keys + record.key.start, len)
     }
 
@@ -258,37 +263,62 @@ impl Sidecar {
             .then(size.cmp(&(key.len() as u64))))
     }
 
-    /// The checksums of the chunks `wanted` of an entry, after all of them were combined.
+    /// The checksums of the chunks `wanted` of an entry, after all of them were combined: here, or by the
+    /// call before. A chunk that the entry does not have is left out.
     ///
     /// # Errors
     ///
     /// DATA_LOSS when they do not combine to the entry's; those of reading.
     pub fn chunks(&self, record: &Record, wanted: Range<u64>) -> Result<Vec<u32>> {
-        let start = HEADER + self.num_entries * RECORD + record.chunks.start * CRC;
-        let end = start + record.num_chunks() * CRC;
         let mut kept = Vec::new();
+        if self.combined.lock().as_ref() == Some(record) {
+            let end = wanted.end.min(record.num_chunks());
+            self.each_chunk(record, wanted.start..end, &mut |_, crc| kept.push(crc))?;
+            return Ok(kept);
+        }
         let mut combined = Combined::new(record.size);
-        let (mut at, mut number) = (start, 0);
+        self.each_chunk(record, 0..record.num_chunks(), &mut |number, crc| {
+            combined.append(crc);
+            if wanted.contains(&number) {
+                kept.push(crc);
+            }
+        })?;
+        if combined.crc != record.crc32c {
+            let at = self.chunk_place(record.chunks.start);
+            let what = "the checksums of the chunks of an entry do not combine to its own";
+            return Err(damaged(&self.file, at, what));
+        }
+        *self.combined.lock() = Some(record.clone());
+        Ok(kept)
+    }
+
+    /// Hands the chunks of an entry in this range to `see`, with their numbers in it.
+    fn each_chunk(
+        &self,
+        record: &Record,
+        range: Range<u64>,
+        see: &mut dyn FnMut(u64, u32),
+    ) -> Result<()> {
+        let mut at = self.chunk_place(record.chunks.start + range.start);
+        let end = self.chunk_place(record.chunks.start + range.end);
+        let mut number = range.start;
         while at < end {
             let len = READ.min(end - at);
             let bytes = self.file.read_vec(at, len)?;
             let mut rest = bytes.as_slice();
             while let Some((masked, behind)) = get_fixed32(rest) {
-                let crc = checksum::unmask(masked);
-                combined.append(crc);
-                if wanted.contains(&number) {
-                    kept.push(crc);
-                }
+                see(number, checksum::unmask(masked));
                 number += 1;
                 rest = behind;
             }
             at += len;
         }
-        if combined.crc != record.crc32c {
-            let what = "the checksums of the chunks of an entry do not combine to its own";
-            return Err(damaged(&self.file, start, what));
-        }
-        Ok(kept)
+        Ok(())
+    }
+
+    /// Where the checksum of a chunk is.
+    fn chunk_place(&self, number: u64) -> u64 {
+        HEADER + self.num_entries * RECORD + number * CRC
     }
 
     /// Checks that everything is where a writer puts it: keys in order and one behind the other, as are
@@ -491,6 +521,8 @@ mod tests {
         let record = sidecar.find(b"ab").unwrap().unwrap();
         let all = sidecar.chunks(&record, 0..3).unwrap();
         assert_eq!(sidecar.chunks(&record, 1..2).unwrap(), all[1..2]);
+        assert_eq!(sidecar.chunks(&record, 2..9).unwrap(), all[2..]);
+        assert!(sidecar.chunks(&record, 3..3).unwrap().is_empty());
         let mut keys = Vec::new();
         sidecar
             .walk(&mut |key, record| {

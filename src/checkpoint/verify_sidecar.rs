@@ -1,10 +1,9 @@
 //! Checks the sidecar of a V2 checkpoint.
 
-use std::sync::Arc;
-
 use crate::bundle::sidecar::{Record, Sidecar};
-use crate::bundle::{BundleReader, Lookup, SidecarFound, Stored};
+use crate::bundle::{BundleReader, Lookup, Stored};
 use crate::error::{Code, Error, Result};
+use crate::naming;
 use crate::transfer::Call;
 
 /// Hands everything that is wrong with the sidecar, if there is one, to `damage`: its own checksum, its
@@ -18,19 +17,19 @@ pub(super) fn verify(
     damage: &mut dyn FnMut(Error),
     call: &mut Call<'_>,
 ) -> Result<()> {
-    let found: Arc<SidecarFound> = reader.sidecar();
-    let sidecar = match &*found {
-        SidecarFound::Missing => return Ok(()),
-        SidecarFound::Useless(error) => {
-            damage(error.clone());
+    // Not the reader's, which was gone through when it was asked for first.
+    let sidecar = match Sidecar::open(&naming::sidecar_file(reader.prefix())) {
+        Ok(sidecar) => sidecar,
+        Err(error) if error.code() == Code::NotFound => return Ok(()),
+        Err(error) => {
+            damage(error);
             return Ok(());
         }
-        SidecarFound::Sound(sidecar) => sidecar,
     };
     let mut lookup = reader.lookup();
     let walked = sidecar.walk(&mut |key, record| {
         call.progress.poll()?;
-        if let Err(error) = check(sidecar, key, record, &mut lookup) {
+        if let Err(error) = check(&sidecar, key, record, &mut lookup) {
             damage(error.with_file(sidecar.path()).with_key(key));
         }
         Ok(())

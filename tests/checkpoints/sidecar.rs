@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use tfckpt::{
-    Call, Code, Context, DType, Format, MergeOptions, Reader, RemoveOptions, RestoreOptions,
-    SaveOptions, SaveValue, Saver, SaverOptions, SaverSaveOptions, Shape, Stats, Variable, Verify,
+    Call, Code, Context, DType, Format, MergeOptions, Progress, Reader, RemoveOptions,
+    RestoreOptions, SaveOptions, SaveValue, Saver, SaverOptions, SaverSaveOptions, Shape, Stats,
+    Variable, Verify,
 };
 
 use super::support::{
@@ -150,6 +151,81 @@ fn parts_of_a_tensor_are_verified_by_the_chunks_they_lie_in() {
             assert_eq!(got.unwrap(), value);
             assert_eq!(stats.bytes_unverified, (rows.1 * columns.1) as u64);
         }
+    }
+}
+
+#[test]
+fn progress_ends_at_its_total_and_a_restore_by_chunks_can_be_cancelled() {
+    let dir = temp_dir();
+    let prefix = dir.path().join("m");
+    let tensor = item("w", &[ROWS as i64, COLUMNS as i64], 1);
+    let context = context(2);
+    let mut call = Call::new(&context);
+    let items = std::slice::from_ref(&tensor);
+    save(&prefix, items, &with_sidecar(), &mut call).unwrap();
+    let reader = Reader::open(&prefix).unwrap();
+    let requests = [cut((1, 500), (3, 4000)), cut((5, 600), (0, COLUMNS))];
+    for restore_sequentially in [false, true] {
+        let options = RestoreOptions {
+            verify: Verify::Fetched,
+            restore_sequentially,
+            ..RestoreOptions::default()
+        };
+        let mut last = (0, 0, 0);
+        let mut call = Call::new(&context);
+        call.progress = Progress::new(Some(Box::new(|update| {
+            last = (update.bytes_done, update.bytes_total, update.tensors_done);
+            true
+        })));
+        let restored = restore_with(&reader, &requests, &options, &mut call).unwrap();
+        restored.complete().unwrap();
+        drop(call);
+        let total = 500 * 4000 + 600 * COLUMNS as u64;
+        assert_eq!(last, (total, total, 2));
+        let mut call = Call::new(&context);
+        call.progress = Progress::new(Some(Box::new(|_| false)));
+        let restored = restore_with(&reader, &requests, &options, &mut call).unwrap();
+        assert_eq!(restored.complete().unwrap_err().code(), Code::Cancelled);
+    }
+}
+
+#[test]
+fn many_parts_of_several_tensors_are_read_together() {
+    let dir = temp_dir();
+    let prefix = dir.path().join("m");
+    let keys = ["a", "b", "c"];
+    let items: Vec<Item> = (keys.iter().zip(1..))
+        .map(|(key, seed)| item(key, &[2 * MIB as i64 + seed], seed as usize))
+        .collect();
+    let context = context(2);
+    save(&prefix, &items, &with_sidecar(), &mut Call::new(&context)).unwrap();
+    let reader = Reader::open(&prefix).unwrap();
+    // Of the three by turns, so that entries come back.
+    let parts: Vec<(usize, usize)> = (0..90).map(|i| (i % 3, i * 23_000)).collect();
+    let requests: Vec<Request> = parts
+        .iter()
+        .map(|&(tensor, at)| Request {
+            shape: Shape::new([7]).unwrap(),
+            spec: format!("{} {at},7", 2 * MIB + tensor + 1),
+            ..items[tensor].request()
+        })
+        .collect();
+    let options = RestoreOptions {
+        verify: Verify::Fetched,
+        ..RestoreOptions::default()
+    };
+    for _ in 0..2 {
+        let mut call = Call::new(&context);
+        let restored = restore_with(&reader, &requests, &options, &mut call).unwrap();
+        for (value, &(tensor, at)) in restored.complete().unwrap().iter().zip(&parts) {
+            let Value::Bytes(whole) = &items[tensor].value else {
+                unreachable!()
+            };
+            assert_eq!(*value, Value::Bytes(whole[at..at + 7].to_vec()));
+        }
+        let stats = call.stats;
+        assert_eq!((stats.bytes_unverified, stats.num_sidecar_ignored), (0, 0));
+        assert!(stats.bytes_verified_by_chunks >= 90 * MIB as u64 - 30 * MIB as u64);
     }
 }
 

@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+import table_file
 import tensorflow_side
 import tfckpt
 from tfckpt import Request
@@ -74,6 +75,18 @@ def test_a_sidecar_that_tensorflow_left_behind_is_ignored(prefix: str) -> None:
     # A save that knows of it removes it.
     tfckpt.save(prefix, other)
     assert not sidecar(prefix).exists()
+
+
+def test_parts_of_a_big_endian_bundle_are_verified_as_they_are_stored(prefix: str) -> None:
+    large = tensors(4)["large"]
+    tfckpt.save(prefix, {"large": large.byteswap()}, chunk_checksums=1)
+    table_file.edit_header(prefix, lambda header: setattr(header, "endianness", 1))
+    # Some rows in one chunk, and across two.
+    for first in (10, 370):
+        value, stats = rows(prefix, first, 20)
+        assert np.array_equal(value, large[first : first + 20])
+        assert stats.bytes_unverified == 0
+        assert stats.bytes_verified_by_chunks == stats.bytes_verified > 0
 
 
 def test_a_saver_of_tensorflow_goes_on_where_ours_wrote_sidecars(tmp_path: pathlib.Path) -> None:

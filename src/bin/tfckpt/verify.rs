@@ -1,7 +1,7 @@
 //! `tfckpt verify`: checks every checksum of a checkpoint.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -24,8 +24,8 @@ and the last line has tensors, bytes, seconds and broken (the number of lines be
 
 /// Checks every checksum of a checkpoint and lists what is broken
 ///
-/// Reads the whole index and all bytes of the data files that belong to a tensor. The exit status is 1
-/// if anything is broken.
+/// Reads the whole index and all bytes of the data files that belong to a tensor, and compares a sidecar
+/// of chunk checksums with the index. The exit status is 1 if anything is broken.
 #[derive(Debug, Args)]
 #[command(after_long_help = JSON_HELP)]
 pub struct Arguments {
@@ -119,7 +119,12 @@ fn progress_bar() -> Option<ProgressBar> {
 /// Which tensor, where, what; the place as far as it is known.
 fn human_line(error: &Error) -> String {
     let key = error.key().map(printable);
-    let subject = key.as_deref().unwrap_or("(index)");
+    let is_sidecar = |file: &Path| file.extension().is_some_and(|suffix| suffix == "crc32c");
+    let subject = match key.as_deref() {
+        Some(key) => key,
+        None if error.file().is_some_and(is_sidecar) => "(sidecar)",
+        None => "(index)",
+    };
     let mut place = String::new();
     if let Some(file) = error.file() {
         place.push_str(&format!(" file={}", file.display()));
