@@ -131,57 +131,71 @@ pub mod ordered {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyOrder {
     /// Indices of the keys in ascending order of the keys; equal keys keep their order.
-    pub order: Vec<usize>,
+    pub order: Vec<u32>,
     /// Index of the first key in the list that repeats an earlier one.
-    pub duplicate: Option<usize>,
+    pub duplicate: Option<u32>,
 }
 
-/// Sorts `keys`.
+/// Sorts `num` keys, fewer than 2^32, the first of which is `key(0)`.
 ///
 /// Names of tensors begin alike and lie scattered over memory, so comparing them costs a cache miss
 /// each. The eight bytes that follow what all keys have in common decide most comparisons without
-/// looking at the keys.
-pub fn key_order(keys: &[&[u8]]) -> KeyOrder {
-    let Some((first, others)) = keys.split_first() else {
+/// looking at the keys. They are sorted as one number with the index behind them.
+pub fn key_order<'k>(num: usize, key: impl Fn(usize) -> &'k [u8]) -> KeyOrder {
+    const INDEX: u32 = u64::BITS;
+    let num = u32::try_from(num).unwrap_or(u32::MAX);
+    if num == 0 {
         return KeyOrder::default();
-    };
-    let common = others.iter().fold(first.len(), |common, key| {
-        first
-            .iter()
-            .zip(*key)
-            .take(common)
-            .take_while(|(a, b)| a == b)
-            .count()
+    }
+    let key = |index: u32| key(index as usize);
+    let first = key(0);
+    let common = (1..num).fold(first, |common, index| {
+        let len = common_prefix(common, key(index));
+        common.get(..len).unwrap_or_default()
     });
     let digest = |key: &[u8]| {
         let mut bytes = [0; 8];
-        for (byte, &value) in bytes.iter_mut().zip(key.iter().skip(common)) {
+        for (byte, &value) in bytes.iter_mut().zip(key.iter().skip(common.len())) {
             *byte = value;
         }
         u64::from_be_bytes(bytes)
     };
-    let mut order: Vec<(u64, usize)> = keys
-        .iter()
-        .enumerate()
-        .map(|(index, key)| (digest(key), index))
+    let mut order: Vec<u128> = (0..num)
+        .map(|index| u128::from(digest(key(index))) << INDEX | u128::from(index))
         .collect();
-    order.sort_unstable_by(|(a_digest, a), (b_digest, b)| {
-        a_digest
-            .cmp(b_digest)
-            .then_with(|| keys.get(*a).cmp(&keys.get(*b)))
-            .then(a.cmp(b))
-    });
-    let twice = order.windows(2).filter_map(|pair| match pair {
-        [(a_digest, a), (b_digest, b)] if a_digest == b_digest && keys.get(*a) == keys.get(*b) => {
-            Some(*b)
+    order.sort_unstable();
+    let mut duplicate = None;
+    for alike in order.chunk_by_mut(|a, b| a >> INDEX == b >> INDEX) {
+        if alike.len() == 1 {
+            continue;
         }
-        _ => None,
-    });
-    let duplicate = twice.min();
-    KeyOrder {
-        order: order.into_iter().map(|(_, index)| index).collect(),
-        duplicate,
+        alike.sort_unstable_by(|a, b| key(low_half(*a)).cmp(key(low_half(*b))).then(a.cmp(b)));
+        for pair in alike.windows(2) {
+            if let [a, b] = *pair
+                && key(low_half(a)) == key(low_half(b))
+            {
+                let again = low_half(b);
+                duplicate = Some(duplicate.map_or(again, |first: u32| first.min(again)));
+            }
+        }
     }
+    let mut order: Vec<u32> = order.into_iter().map(low_half).collect();
+    // It stays beside a plan, and there may be very many keys.
+    order.shrink_to_fit();
+    KeyOrder { order, duplicate }
+}
+
+/// Number of bytes that two strings have in common at their beginning.
+pub fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the index, which has 32 bits"
+)]
+fn low_half(value: u128) -> u32 {
+    value as u32
 }
 
 #[cfg(test)]
@@ -258,10 +272,15 @@ mod tests {
             let keys: Vec<Vec<u8>> =
                 keys.iter().map(|key| [common.as_bytes(), key].concat()).collect();
             let borrowed: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            let mut naive: Vec<usize> = (0..keys.len()).collect();
-            naive.sort_by_key(|&index| &keys[index]);
-            let duplicate = (0..keys.len()).find(|&index| keys[..index].contains(&keys[index]));
-            prop_assert_eq!(key_order(&borrowed), KeyOrder { order: naive, duplicate });
+            let mut naive: Vec<u32> = (0..).take(keys.len()).collect();
+            naive.sort_by_key(|&index| &keys[index as usize]);
+            let is_known = |index: &u32| {
+                let index = *index as usize;
+                keys[..index].contains(&keys[index])
+            };
+            let duplicate = (0..).take(keys.len()).find(is_known);
+            let sorted = key_order(borrowed.len(), |index| borrowed[index]);
+            prop_assert_eq!(sorted, KeyOrder { order: naive, duplicate });
         }
 
         #[test]

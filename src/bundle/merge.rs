@@ -40,7 +40,7 @@ pub struct BundleMerge {
     /// Of the first part.
     header: Option<Header>,
     /// `records` in key order; made by [`check`](Self::check).
-    order: Vec<usize>,
+    order: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -171,11 +171,11 @@ impl BundleMerge {
     /// for a whole tensor of which an earlier part has slices. INVALID_ARGUMENT too for slices that do not
     /// fit their tensor or overlap: TensorFlow writes these, but nobody can read them.
     pub fn check(&mut self) -> Result<()> {
-        let keys: Vec<&[u8]> = self.records.iter().map(|record| self.key(record)).collect();
-        let coding::KeyOrder { order, duplicate } = coding::key_order(&keys);
+        let key = |number: usize| self.records.get(number).map_or(&[][..], |r| self.key(r));
+        let coding::KeyOrder { order, duplicate } = coding::key_order(self.records.len(), key);
         if let Some(number) = duplicate {
-            let key = keys.get(number).copied().unwrap_or_default();
-            return Err(self.duplicate(number, key));
+            let number = number as usize;
+            return Err(self.duplicate(number, key(number)));
         }
         self.order = order;
         for (key, (_, entry)) in &self.partitioned {
@@ -218,7 +218,7 @@ impl BundleMerge {
 
     /// Where the tensor or slice of this key is stored. [`check`](Self::check) has been called.
     pub fn find(&self, key: &[u8]) -> Option<DataExtent> {
-        let record = |number: &usize| self.records.get(*number);
+        let record = |number: &u32| self.records.get(*number as usize);
         let found = self
             .order
             .binary_search_by(|number| record(number).map_or(&[][..], |r| self.key(r)).cmp(key));
@@ -254,7 +254,11 @@ impl BundleMerge {
         };
         table.add(b"", &header.encode()?)?;
         let mut full = Vec::new();
-        for record in self.order.iter().filter_map(|&n| self.records.get(n)) {
+        for record in self
+            .order
+            .iter()
+            .filter_map(|&n| self.records.get(n as usize))
+        {
             let key = self.key(record);
             let start = record.start + record.key_size;
             let value = self.bytes.get(start..start + record.value_size);

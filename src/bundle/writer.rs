@@ -23,7 +23,7 @@ pub struct BundleWriter<'a> {
     /// Index in `rows` of the full entry of each partitioned tensor.
     partitioned: HashMap<&'a [u8], usize>,
     /// `rows` in key order; made by [`check`](Self::check).
-    order: Vec<usize>,
+    order: Vec<u32>,
 }
 
 /// An entry to be.
@@ -135,15 +135,15 @@ impl<'a> BundleWriter<'a> {
     /// and as a slice, and for slices that do not fit their tensor or overlap: such a tensor could be
     /// written but never read. Slices need not cover their tensor.
     pub fn check(&mut self) -> Result<()> {
-        let keys: Vec<&[u8]> = self.rows.iter().map(Row::key).collect();
+        let key = |index: usize| self.rows.get(index).map_or(&[][..], Row::key);
         let coding::KeyOrder {
             order,
             duplicate: twice,
-        } = coding::key_order(&keys);
-        self.order = order;
-        if let Some(key) = twice.and_then(|index| keys.get(index)) {
-            return Err(duplicate(key));
+        } = coding::key_order(self.rows.len(), key);
+        if let Some(index) = twice {
+            return Err(duplicate(key(index as usize)));
         }
+        self.order = order;
         for &index in self.partitioned.values() {
             if let Some(Row::Full(row)) = self.rows.get(index)
                 && let (key, entry) = row.as_ref()
@@ -159,7 +159,10 @@ impl<'a> BundleWriter<'a> {
     /// Key and index of every tensor and slice that is written, in key order. [`check`](Self::check) has
     /// been called.
     pub fn written(&self) -> impl Iterator<Item = (&[u8], u32)> {
-        let rows = self.order.iter().filter_map(|&row| self.rows.get(row));
+        let rows = self
+            .order
+            .iter()
+            .filter_map(|&row| self.rows.get(row as usize));
         rows.filter_map(|row| match row {
             Row::Tensor { index, .. } => Some((row.key(), *index)),
             Row::Slice(slice) => Some((row.key(), slice.index)),
@@ -183,7 +186,7 @@ impl<'a> BundleWriter<'a> {
         table.add(b"", &Header::new(num_shards).encode()?)?;
         let mut value = Vec::new();
         let order = self.order.iter();
-        for row in order.filter_map(|&index| self.rows.get(index)) {
+        for row in order.filter_map(|&index| self.rows.get(index as usize)) {
             row.encode(extent, &mut value);
             table.add(row.key(), &value)?;
         }

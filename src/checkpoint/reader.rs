@@ -110,7 +110,9 @@ impl Reader {
         let mut found: Vec<Option<Result<TensorInfo>>> = keys.iter().map(|_| None).collect();
         let mut lookup = reader.lookup();
         // In key order the look-ups go through the index once.
-        for index in coding::key_order(keys).order {
+        let key = |index: usize| keys.get(index).copied().unwrap_or_default();
+        for index in coding::key_order(keys.len(), key).order {
+            let index = index as usize;
             if let (Some(key), Some(slot)) = (keys.get(index), found.get_mut(index)) {
                 let entry = lookup.entry(key);
                 *slot = Some(entry.map(|entry| TensorInfo::new((*key).to_owned(), entry)));

@@ -6,11 +6,11 @@ use super::refused::Refused;
 use super::restore::{RestoreOptions, Verify};
 use super::restore_strings::{Part, StringPlan};
 use super::tensor::{RestoreData, RestoreTensor};
-use crate::bundle::{BundleReader, Entry, KeyText, Lookup, Stored};
+use crate::bundle::{BundleReader, DataExtent, Entry, KeyText, Lookup, Stored};
 use crate::coding;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::memory::DestSpan;
+use crate::memory::{self, DestSpan};
 use crate::slices::{self, Overlap, ShapeAndSlice, TensorSlice};
 use crate::transfer::Call;
 use crate::transfer::read::{Piece, Scatter, Target};
@@ -44,6 +44,10 @@ impl Planned<'_> {
     }
 }
 
+/// How many tensors before its turn the description of one is fetched. In key order they are scattered,
+/// and waiting for them took 0.6 ms of 3.3 ms for 20,000 tensors (EPYC Zen 5, memory busy).
+const AHEAD: usize = 16;
+
 /// Plans all tensors.
 ///
 /// # Errors
@@ -56,22 +60,23 @@ pub(super) fn plan<'a>(
     call: &mut Call<'_>,
 ) -> Result<Planned<'a>> {
     // In key order the look-ups go through the index once.
-    let keys: Vec<&[u8]> = tensors.iter().map(|tensor| tensor.key).collect();
-    let order = coding::key_order(&keys).order.into_iter();
-    drop(keys);
-    // It stays beside the plan, and there may be very many tensors.
-    let mut order: Vec<u32> = order
-        .filter_map(|index| u32::try_from(index).ok())
-        .collect();
-    order.shrink_to_fit();
+    let key = |index: usize| tensors.get(index).map_or(&[][..], |tensor| tensor.key);
+    let order = coding::key_order(tensors.len(), key).order;
     let mut planned = Planned {
         pieces: Vec::with_capacity(tensors.len()),
         ..Planned::default()
     };
     let mut lookup = reader.lookup();
     let mut verifier = Verifier::new(reader);
-    for index in order {
+    for (place, &index) in order.iter().enumerate() {
         call.progress.poll()?;
+        let ahead = |steps: usize| tensors.get(*order.get(place + steps)? as usize);
+        if let Some(tensor) = ahead(AHEAD) {
+            memory::prefetch(tensor);
+        }
+        if let Some(tensor) = ahead(AHEAD / 2) {
+            memory::prefetch(tensor.key);
+        }
         let index = index as usize;
         let Some(tensor) = tensors.get(index) else {
             continue;
@@ -124,6 +129,15 @@ impl Planner<'_> {
         let spec = check_request(tensor, entry, self.options.reshape)
             .map_err(|error| error.with_file(self.reader.index_file()))?;
         let swap = self.swap_unit(entry.dtype)?;
+        if let (Stored::Whole(extent), None, RestoreData::Bytes(dest)) =
+            (&entry.stored, &spec, &tensor.data)
+        {
+            // Nearly all tensors: nothing is allocated for them, nor looked up twice.
+            let target = direct(*dest, extent.size, 0)?;
+            let piece = self.piece(*extent, self.options.verify != Verify::None, swap, target)?;
+            planned.pieces.push(piece);
+            return Ok(());
+        }
         let parts = self.locate(tensor.key, entry, spec.as_ref(), lookup)?;
         match &tensor.data {
             RestoreData::Bytes(dest) => {
@@ -131,7 +145,7 @@ impl Planner<'_> {
                 for part in parts {
                     let key = || stored_key(tensor.key, &part);
                     let coverage = self.coverage(&part, &key, element_size as u64, verifier);
-                    let piece = self.piece(part, *dest, element_size, swap, coverage)?;
+                    let piece = self.part(part, *dest, element_size, swap, coverage)?;
                     planned.pieces.push(piece);
                 }
             }
@@ -234,7 +248,7 @@ impl Planner<'_> {
         }
     }
 
-    fn piece<'a>(
+    fn part<'a>(
         &self,
         part: Part,
         dest: DestSpan<'a>,
@@ -253,10 +267,7 @@ impl Planner<'_> {
             Coverage::None => (false, None),
         };
         let target = if whole && overlap.num_runs() <= 1 {
-            let at = usize::try_from(overlap.run(0).dest * size).ok();
-            let len = usize::try_from(extent.size).ok();
-            let part = at.zip(len).and_then(|(at, len)| dest.get(at, len));
-            Target::Direct(part.ok_or_else(|| Error::internal("a slice leaves its destination"))?)
+            direct(dest, extent.size, overlap.run(0).dest * size)?
         } else {
             Target::Scatter(Box::new(Scatter {
                 dest,
@@ -265,6 +276,16 @@ impl Planner<'_> {
                 chunks,
             }))
         };
+        self.piece(extent, check, swap, target)
+    }
+
+    fn piece<'a>(
+        &self,
+        extent: DataExtent,
+        check: bool,
+        swap: u8,
+        target: Target<'a>,
+    ) -> Result<Piece<'a>> {
         let file = self.reader.locate(&extent)?;
         Ok(Piece {
             tensor: u32::try_from(self.index).unwrap_or(u32::MAX),
@@ -283,6 +304,14 @@ fn stored_key(key: &[u8], part: &Part) -> Vec<u8> {
         Some(slice) => slices::key::encode(key, slice),
         None => key.to_owned(),
     }
+}
+
+/// All `size` bytes of a piece, to `at` in `dest`.
+fn direct(dest: DestSpan<'_>, size: u64, at: u64) -> Result<Target<'_>> {
+    let (at, size) = (usize::try_from(at).ok(), usize::try_from(size).ok());
+    let part = at.zip(size).and_then(|(at, size)| dest.get(at, size));
+    let part = part.ok_or_else(|| Error::internal("a slice leaves its destination"))?;
+    Ok(Target::Direct(part))
 }
 
 /// Compares the request with the entry, in TensorFlow's order and words.

@@ -82,11 +82,71 @@ pub fn is_cached(file: &File, offset: u64) -> bool {
     n >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
 }
 
-/// Reads `len` bytes from `offset`. Returns `None` if the file ends before that.
+/// Most ranges of memory that the system fills with one call.
+const MAX_RANGES: usize = 1024;
+
+/// Fills `dests`, one after the other, from `offset`. Returns `None` if the file ends before they are
+/// full.
+pub fn read_all_at<'a>(
+    file: &File,
+    offset: u64,
+    dests: &[DestSpan<'a>],
+) -> io::Result<Option<Vec<Filled<'a>>>> {
+    let mut filled = Vec::with_capacity(dests.len());
+    let mut at = offset;
+    for dests in dests.chunks(MAX_RANGES) {
+        let mut read = read_some_at(file, at, dests)?;
+        for dest in dests {
+            let len = dest.len();
+            // What one call did not fill, which is rare, is read range by range.
+            let done = len.min(read);
+            read -= done;
+            if let Some(rest) = dest.get(done, len - done)
+                && read_exact_at(file, at.saturating_add(done as u64), rest)?.is_none()
+            {
+                return Ok(None);
+            }
+            // SAFETY: its beginning was filled by the one call, its rest just now.
+            filled.push(unsafe { dest.assume_filled() });
+            at = at.saturating_add(len as u64);
+        }
+    }
+    Ok(Some(filled))
+}
+
+/// Fills as much of at most [`MAX_RANGES`] ranges as one call does, and returns how much that is.
+fn read_some_at(file: &File, offset: u64, dests: &[DestSpan<'_>]) -> io::Result<usize> {
+    let range = |dest: &DestSpan<'_>| libc::iovec {
+        iov_base: dest.as_mut_ptr().cast(),
+        iov_len: dest.len(),
+    };
+    let ranges: Vec<libc::iovec> = dests.iter().map(range).collect();
+    let count = libc::c_int::try_from(ranges.len()).unwrap_or(0);
+    let position =
+        libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+    loop {
+        // SAFETY: each range is valid for writes of its length; the descriptor is open as long as
+        // `file` lives.
+        let n = unsafe { libc::preadv(file.as_raw_fd(), ranges.as_ptr(), count, position) };
+        if let Ok(n) = usize::try_from(n) {
+            return Ok(n);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Appends `len` bytes from `offset` to `bytes`. Returns `None` if the file ends before that.
 ///
 /// The caller has compared `len` with the size of the file.
-pub fn read_vec(file: &File, offset: u64, len: usize) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
+pub fn append_from(
+    file: &File,
+    offset: u64,
+    len: usize,
+    bytes: &mut Vec<u8>,
+) -> io::Result<Option<()>> {
     bytes
         .try_reserve_exact(len)
         .map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
@@ -97,8 +157,8 @@ pub fn read_vec(file: &File, offset: u64, len: usize) -> io::Result<Option<Vec<u
         return Ok(None);
     }
     // SAFETY: `read_exact_at` has filled the first `len` bytes of the spare capacity.
-    unsafe { bytes.set_len(len) };
-    Ok(Some(bytes))
+    unsafe { bytes.set_len(bytes.len() + len) };
+    Ok(Some(()))
 }
 
 /// Allocates the first `size` bytes of `file`, which then has at least that size.

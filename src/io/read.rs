@@ -116,6 +116,23 @@ impl ReadFile {
             .ok_or_else(|| self.short(offset))
     }
 
+    /// Fills `dests`, one after the other, with the bytes from `offset`.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_at`](Self::read_at).
+    pub fn read_all_at<'a>(&self, offset: u64, dests: &[DestSpan<'a>]) -> Result<Vec<Filled<'a>>> {
+        let end = dests
+            .iter()
+            .try_fold(offset, |end, dest| end.checked_add(dest.len() as u64));
+        if end.is_none_or(|end| end > self.size()) {
+            return Err(self.short(offset));
+        }
+        raw::read_all_at(&self.file, offset, dests)
+            .map_err(|error| Error::io(&error, &self.path).with_offset(offset))?
+            .ok_or_else(|| self.short(offset))
+    }
+
     /// Whether the `len` bytes from `offset` seem to be in the page cache: the first and the last one are.
     /// Also where the system cannot tell.
     pub fn is_cached(&self, offset: u64, len: u64) -> bool {
@@ -186,6 +203,17 @@ impl ReadFile {
     ///
     /// As [`read_at`](Self::read_at); nothing is allocated for a range beyond the file.
     pub fn read_vec(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.append_to(offset, len, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Appends the `len` bytes from `offset` to `bytes`, which are as before after an error.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_at`](Self::read_at); nothing is allocated for a range beyond the file.
+    pub fn append_to(&self, offset: u64, len: u64, bytes: &mut Vec<u8>) -> Result<()> {
         let fits = offset
             .checked_add(len)
             .is_some_and(|end| end <= self.size());
@@ -193,7 +221,7 @@ impl ReadFile {
             .ok()
             .filter(|_| fits)
             .ok_or_else(|| self.short(offset))?;
-        raw::read_vec(&self.file, offset, len)
+        raw::append_from(&self.file, offset, len, bytes)
             .map_err(|error| Error::io(&error, &self.path).with_offset(offset))?
             .ok_or_else(|| self.short(offset))
     }
@@ -245,5 +273,52 @@ mod tests {
         let path = dir.path().join("f");
         std::fs::write(&path, [7; 100]).unwrap();
         assert!(ReadFile::open(&path).unwrap().is_cached(0, 100));
+    }
+
+    #[test]
+    fn any_number_of_ranges_is_filled_one_after_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let bytes: Vec<u8> = (0..20_000u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let file = ReadFile::open(&path).unwrap();
+        for (num, size) in [(1, 9), (3, 0), (1024, 7), (2500, 3)] {
+            let mut memory = vec![0u8; num * (size + 1)];
+            let dests: Vec<DestSpan<'_>> = memory
+                .chunks_mut(size + 1)
+                .map(|chunk| DestSpan::from(&mut chunk[..size]))
+                .collect();
+            let filled = file.read_all_at(11, &dests).unwrap();
+            assert_eq!(filled.len(), num);
+            for (i, chunk) in memory.chunks(size + 1).enumerate() {
+                assert_eq!(chunk[..size], bytes[11 + i * size..][..size]);
+                assert_eq!(chunk[size], 0);
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_beyond_the_end_are_refused_also_if_the_file_was_cut_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [7; 100]).unwrap();
+        let file = ReadFile::open(&path).unwrap();
+        let mut memory = [[0u8; 30]; 3];
+        let dests = memory.each_mut().map(|part| DestSpan::from(&mut part[..]));
+        assert!(file.read_all_at(10, &dests).is_ok());
+        for offset in [11, u64::MAX] {
+            let error = file.read_all_at(offset, &dests).unwrap_err();
+            assert_eq!(error.code(), Code::OutOfRange);
+        }
+        for len in [50, 0] {
+            std::fs::File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_len(len)
+                .unwrap();
+            let error = file.read_all_at(10, &dests).unwrap_err();
+            assert_eq!(error.code(), Code::OutOfRange);
+        }
     }
 }

@@ -8,9 +8,11 @@
 mod buffer;
 mod dest;
 mod huge;
+mod prefetch;
 mod source;
 
 pub use buffer::{ChunkBuffer, zeroed};
 pub use dest::{DestSpan, Filled};
 pub use huge::Buffer;
+pub use prefetch::prefetch;
 pub use source::SourceSpan;

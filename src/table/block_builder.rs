@@ -11,7 +11,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::coding::put_varint;
+use crate::coding::{common_prefix, put_varint};
 use crate::error::{Error, Result};
 
 /// A block under construction.
@@ -124,10 +124,6 @@ fn too_large(key: &[u8], value: &[u8]) -> Error {
         key.len(),
         value.len()
     ))
-}
-
-fn common_prefix(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 #[cfg(test)]

@@ -11,12 +11,12 @@
 //! * *chunks*: of a piece whose chunks have checksums of their own, those that a slice needs.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::cold::{self, ColdReads};
-use super::deliver::{deliver, span_at, to_usize};
+use super::deliver::{deliver, span_at, straight, to_usize};
 use super::pipeline::{self, Shared};
 pub use super::read_plan::{ChunkCrcs, Piece, Scatter, Target};
 use super::read_plan::{GAP, Item, ReadPlan, SMALL, items_per_tensor, plan};
@@ -71,6 +71,7 @@ pub fn execute(
         room,
         cold,
         failed: Mutex::default(),
+        any_failed: AtomicBool::new(false),
         bytes_io: AtomicU64::new(0),
         bytes_verified: AtomicU64::new(0),
         bytes_verified_by_chunks: AtomicU64::new(0),
@@ -119,6 +120,8 @@ pub(super) struct ReadRun<'p, 'a> {
     /// How to read, if most is not in the page cache.
     pub(super) cold: Option<ColdReads<'p>>,
     failed: Mutex<BTreeMap<usize, Error>>,
+    /// Whether `failed` has anything: threads that read small tensors do not wait for each other's look.
+    any_failed: AtomicBool,
     bytes_io: AtomicU64,
     /// Of pieces checked as a whole.
     bytes_verified: AtomicU64,
@@ -181,7 +184,7 @@ impl<'a> ReadRun<'_, 'a> {
             return Ok(());
         };
         let tensor = description.tensor as usize;
-        if self.failed.lock().contains_key(&tensor) {
+        if self.any_failed.load(Ordering::Relaxed) && self.failed.lock().contains_key(&tensor) {
             return Ok(());
         }
         let Err(error) = work(description) else {
@@ -205,6 +208,7 @@ impl<'a> ReadRun<'_, 'a> {
             .lock()
             .entry(tensor)
             .or_insert_with(|| error.clone());
+        self.any_failed.store(true, Ordering::Relaxed);
         if self.keep_going { Ok(()) } else { Err(error) }
     }
 
@@ -279,6 +283,26 @@ impl<'a> ReadRun<'_, 'a> {
             return Ok(());
         };
         let offset = start.extent.offset;
+        if self.cold.is_none()
+            && let Some(dests) = straight(pieces)
+            && let Ok(filled) = start.file.read_all_at(offset, &dests)
+        {
+            let size = last.extent.offset + last.extent.size - offset;
+            self.count_io(size);
+            add(&shared.counters.bytes, size);
+            for (index, mut filled) in (first..end).zip(filled) {
+                self.attempt(index, shared, |piece| {
+                    if piece.check {
+                        let mut crc = Crc32c::new();
+                        filled.update(&mut crc);
+                        self.check(piece, crc.value())?;
+                    }
+                    filled.swap_bytes(piece.swap.into());
+                    Ok(())
+                })?;
+            }
+            return Ok(());
+        }
         // Pieces may overlap: the last one to begin is not always the last one to end.
         let reach = pieces
             .iter()

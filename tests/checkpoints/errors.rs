@@ -562,3 +562,42 @@ fn a_prefix_in_a_folder_that_does_not_exist_is_like_any_other_without_a_checkpoi
         )
     );
 }
+
+#[test]
+fn of_neighbours_that_are_read_together_only_the_damaged_one_fails() {
+    let dir = temp_dir();
+    let prefix = dir.path().join("m");
+    // Pieces that the system puts where they belong, and pieces that are copied there.
+    for size in [3000, 30] {
+        let items: Vec<Item> = (0..300u16)
+            .map(|i| {
+                let bytes = (0..size).map(|at| (i.wrapping_mul(7).wrapping_add(at) % 255) as u8);
+                let value = Value::Bytes(bytes.collect());
+                Item::new(
+                    &format!("{:03}", 299 - i),
+                    DType::Uint8,
+                    &[size.into()],
+                    value,
+                )
+            })
+            .collect();
+        save(&prefix, &items, &quick(), &mut Call::new(&context(2))).unwrap();
+        let path = dir.path().join("m.data-00000-of-00001");
+        let mut data = std::fs::read(&path).unwrap();
+        data[usize::from(size) * 123] ^= 0x10;
+        std::fs::write(&path, data).unwrap();
+        let reader = Reader::open(&prefix).unwrap();
+        let requests: Vec<Request> = items.iter().map(Item::request).collect();
+        let restored = restore(&reader, &requests, Verify::Full, true, &context(2)).unwrap();
+        for (index, result) in restored.results.iter().enumerate() {
+            match result {
+                Ok(()) => assert_eq!(restored.values[index], items[index].value),
+                Err(error) => {
+                    assert_eq!((error.code(), index), (Code::DataLoss, 123), "{error}");
+                    assert_eq!(error.offset(), Some(u64::from(size) * 123));
+                }
+            }
+        }
+        assert!(restored.results[123].is_err());
+    }
+}
