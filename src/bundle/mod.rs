@@ -33,4 +33,4 @@ pub use reader::{BundleReader, Lookup, SidecarFound};
 pub use strings::{StringTensor, StringsToSave};
 pub use strings_read::{Lengths, StoredStrings, WantedStrings};
 pub use variant::verify as verify_variant;
-pub use writer::BundleWriter;
+pub use writer::{BundleWriter, Described};

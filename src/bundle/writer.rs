@@ -16,44 +16,48 @@ use crate::table::TableBuilder;
 ///
 /// Keys are added first, all of them, and then checked together, so that a duplicate is found before
 /// anything is written; the places of the tensors' bytes are asked for at the end. There may be very many
-/// tensors: keys and shapes stay where the caller has them.
-#[derive(Debug, Default)]
-pub struct BundleWriter<'a> {
-    rows: Vec<Row<'a>>,
+/// tensors: keys and shapes stay where the caller has them, and 16 bytes of each are noted.
+#[derive(Debug)]
+pub struct BundleWriter<'a, T> {
+    rows: Vec<Row<'a, T>>,
     /// Index in `rows` of the full entry of each partitioned tensor.
     partitioned: HashMap<&'a [u8], usize>,
     /// `rows` in key order; made by [`check`](Self::check).
     order: Vec<u32>,
 }
 
+/// What the caller has of a tensor that is written.
+pub trait Described {
+    /// Name in the checkpoint; not empty.
+    fn key(&self) -> &[u8];
+    /// Data type.
+    fn dtype(&self) -> DType;
+    /// Shape, of the slice if it is one.
+    fn shape(&self) -> &Shape;
+}
+
 /// An entry to be.
 #[derive(Debug)]
-enum Row<'a> {
-    /// Of a tensor that is written.
-    Tensor {
-        key: &'a [u8],
-        shape: &'a Shape,
-        dtype: DType,
-        index: u32,
-    },
+enum Row<'a, T> {
+    /// Of a tensor that is written, and its index.
+    Tensor(&'a T, u32),
     /// Of a slice that is written.
-    Slice(Box<SliceRow<'a>>),
+    Slice(Box<SliceRow<'a, T>>),
     /// Of the full tensor whose slices are written.
     Full(Box<(&'a [u8], Entry)>),
 }
 
 #[derive(Debug)]
-struct SliceRow<'a> {
+struct SliceRow<'a, T> {
     key: Vec<u8>,
-    shape: &'a Shape,
-    dtype: DType,
+    tensor: &'a T,
     index: u32,
 }
 
-impl Row<'_> {
+impl<T: Described> Row<'_, T> {
     fn key(&self) -> &[u8] {
         match self {
-            Row::Tensor { key, .. } => key,
+            Row::Tensor(tensor, _) => tensor.key(),
             Row::Slice(row) => &row.key,
             Row::Full(row) => row.0,
         }
@@ -61,27 +65,23 @@ impl Row<'_> {
 
     /// Replaces the contents of `value` by the value to store.
     fn encode(&self, extent: &dyn Fn(usize) -> DataExtent, value: &mut Vec<u8>) {
-        let (index, dtype, shape) = match self {
-            Row::Tensor {
-                shape,
-                dtype,
-                index,
-                ..
-            } => (*index, *dtype, *shape),
-            Row::Slice(row) => (row.index, row.dtype, row.shape),
+        let (tensor, index) = match self {
+            Row::Tensor(tensor, index) => (*tensor, *index),
+            Row::Slice(row) => (row.tensor, row.index),
             Row::Full(row) => return row.1.encode(value),
         };
         value.clear();
-        extent(index as usize).append_entry(dtype, shape, value);
+        extent(index as usize).append_entry(tensor.dtype(), tensor.shape(), value);
     }
 }
 
-impl<'a> BundleWriter<'a> {
+impl<'a, T: Described> BundleWriter<'a, T> {
     /// An empty bundle with room for `capacity` tensors.
     pub fn with_capacity(capacity: usize) -> Self {
         Self {
             rows: Vec::with_capacity(capacity),
-            ..Self::default()
+            partitioned: HashMap::new(),
+            order: Vec::new(),
         }
     }
 
@@ -95,30 +95,23 @@ impl<'a> BundleWriter<'a> {
     pub fn add(
         &mut self,
         index: usize,
-        key: &'a [u8],
-        dtype: DType,
-        shape: &'a Shape,
+        tensor: &'a T,
         slice: Option<&ShapeAndSlice>,
         shard_id: u32,
     ) -> Result<()> {
+        let key = tensor.key();
         if key.is_empty() {
             return Err(Error::invalid_argument("a tensor's key is empty"));
         }
         let index = u32::try_from(index)
             .map_err(|_| Error::invalid_argument("there are 2^32 tensors or more"))?;
         let row = match slice.filter(|slice| !slice.is_whole()) {
-            None => Row::Tensor {
-                key,
-                shape,
-                dtype,
-                index,
-            },
+            None => Row::Tensor(tensor, index),
             Some(slice) => {
-                self.add_to_full_tensor(key, dtype, slice, shard_id)?;
+                self.add_to_full_tensor(key, tensor.dtype(), slice, shard_id)?;
                 Row::Slice(Box::new(SliceRow {
                     key: slices::key::encode(key, &slice.slice),
-                    shape,
-                    dtype,
+                    tensor,
                     index,
                 }))
             }

@@ -16,11 +16,13 @@ use super::sidecar;
 use super::tensor::{SaveData, SaveTensor};
 use super::update;
 use crate::bundle::sidecar::CHUNK_SIZE;
-use crate::bundle::{BundleWriter, StringsToSave};
+use crate::bundle::{BundleWriter, Described, StringsToSave};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::dir::{create_parent, remove_parent};
 use crate::io::write::TempFile;
 use crate::naming;
+use crate::shape::Shape;
 use crate::state;
 use crate::transfer::Call;
 use crate::transfer::write::{self, Layout, Source, WriteOptions, WriteTensor, Written};
@@ -319,9 +321,9 @@ pub(super) fn assign_shards(tensors: &[SaveTensor<'_>], options: &SaveOptions) -
 
 /// Checks all tensors and adds their keys to the bundle.
 pub(super) fn describe<'a>(
-    tensors: &'a [SaveTensor<'_>],
+    tensors: &'a [SaveTensor<'a>],
     shards: &[u32],
-    bundle: &mut BundleWriter<'a>,
+    bundle: &mut BundleWriter<'a, SaveTensor<'a>>,
 ) -> Result<()> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     // By shard, because a merge of one index per shard lists the slices of a tensor in this order.
@@ -332,16 +334,8 @@ pub(super) fn describe<'a>(
         };
         let place = |error: Error| error.with_tensor_index(index).with_key(tensor.key);
         let spec = tensor.check().map_err(place)?;
-        let shape = &tensor.shape;
         bundle
-            .add(
-                index,
-                tensor.key,
-                tensor.dtype,
-                shape,
-                spec.as_ref(),
-                shard_id,
-            )
+            .add(index, tensor, spec.as_ref(), shard_id)
             .map_err(place)?;
     }
     bundle.check()
@@ -362,6 +356,20 @@ fn to_write<'a>(tensor: &'a SaveTensor<'_>, shard_id: u32) -> WriteTensor<'a> {
         SaveData::Strings(elements) => Source::Strings(StringsToSave(elements)),
     };
     WriteTensor { shard_id, source }
+}
+
+impl Described for SaveTensor<'_> {
+    fn key(&self) -> &[u8] {
+        self.key
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn shape(&self) -> &Shape {
+        &self.shape
+    }
 }
 
 impl SaveTensor<'_> {

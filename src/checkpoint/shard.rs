@@ -107,7 +107,8 @@ fn save_empty(part: &Path, options: &SaveOptions, call: &mut Call<'_>) -> Result
 fn publish_empty(part: &Path, options: &SaveOptions, call: &mut Call<'_>) -> Result<()> {
     let commit = TempFile::create(&naming::index_file(part))?;
     let no_extent = |_| DataExtent::default();
-    let index = BundleWriter::default().finish(1, &no_extent, commit.appender());
+    let bundle = BundleWriter::<SaveTensor<'_>>::with_capacity(0);
+    let index = bundle.finish(1, &no_extent, commit.appender());
     let mut index = index.map_err(|error| error.with_file(commit.path()))?;
     std::io::Write::flush(&mut index).map_err(|error| Error::io(&error, commit.path()))?;
     drop(index);

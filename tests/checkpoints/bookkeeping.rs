@@ -138,7 +138,7 @@ fn a_call_takes_little_for_each_tensor() {
             let taken = format!("save {save}, restore {restore}, from C {c_save} and {c_restore}");
             println!("{num} tensors of {size} bytes: {taken}");
             assert!(restore <= 100 && c_restore <= 200, "{taken}");
-            assert!(save <= 200 && c_save <= 300, "{taken}");
+            assert!(save <= 100 && c_save <= 200, "{taken}");
         }
     });
 }
