@@ -25,7 +25,16 @@ pub fn varint_len(value: u64) -> usize {
 }
 
 /// Decodes a 64-bit varint; minimal length is not required.
+#[inline]
 pub fn get_varint64(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    match bytes {
+        // Most numbers are small.
+        [byte, rest @ ..] if *byte < 0x80 => Some((u64::from(*byte), rest)),
+        _ => get_long_varint64(bytes),
+    }
+}
+
+fn get_long_varint64(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0u64;
     for (i, &byte) in bytes.iter().take(MAX_VARINT64).enumerate() {
         let part = u64::from(byte & 0x7f);

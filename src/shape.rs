@@ -24,7 +24,17 @@ impl Shape {
     /// INVALID_ARGUMENT for a negative dimension, more than [`MAX_RANK`](Self::MAX_RANK) dimensions, or a product
     /// beyond `i64`.
     pub fn new(dims: impl AsRef<[i64]>) -> Result<Self> {
-        let shape = Self(SmallVec::from_slice(dims.as_ref()));
+        Self::from_dims(SmallVec::from_slice(dims.as_ref()))
+    }
+
+    /// As [`new`](Self::new), of a list made for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    #[inline]
+    pub(crate) fn from_dims(dims: SmallVec<[i64; 4]>) -> Result<Self> {
+        let shape = Self(dims);
         if shape.0.len() > Self::MAX_RANK {
             let rank = shape.0.len();
             return Err(Error::invalid_argument(format!(

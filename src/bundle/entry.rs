@@ -103,19 +103,33 @@ impl Entry {
     ///
     /// DATA_LOSS naming the key; the message begins with TensorFlow's text where it has one.
     pub fn decode(key: &[u8], value: &[u8], num_shards: u32) -> Result<Self> {
-        Self::decode_fields(key, value, num_shards).map_err(|error| error.with_key(key))
+        match Self::decode_fields(key, value, num_shards) {
+            Ok(entry) => Ok(entry),
+            Err(error) => Err(error.with_key(key)),
+        }
     }
 
+    #[inline(always)]
     fn decode_fields(key: &[u8], value: &[u8], num_shards: u32) -> Result<Self> {
         let name = KeyText(key);
-        let fields = Fields::decode(value)
-            .ok_or_else(|| Error::data_loss(format!("Entry for key {name} not parseable.")))?;
-        let dtype = DType::from_number(fields.dtype).ok_or_else(|| {
-            Error::data_loss(format!("unknown data type; dtype={}", fields.dtype))
-        })?;
-        let shape = Shape::new(&fields.dims)
-            .map_err(|error| error.with_prefix(format_args!("Invalid tensor shape: {name}; ")))
-            .map_err(|error| error.with_code(crate::error::Code::DataLoss))?;
+        let Some(mut fields) = Fields::decode(value) else {
+            return Err(Error::data_loss(format!(
+                "Entry for key {name} not parseable."
+            )));
+        };
+        let Some(dtype) = DType::from_number(fields.dtype) else {
+            return Err(Error::data_loss(format!(
+                "unknown data type; dtype={}",
+                fields.dtype
+            )));
+        };
+        let shape = match Shape::from_dims(std::mem::take(&mut fields.dims)) {
+            Ok(shape) => shape,
+            Err(error) => {
+                let error = error.with_prefix(format_args!("Invalid tensor shape: {name}; "));
+                return Err(error.with_code(crate::error::Code::DataLoss));
+            }
+        };
         let stored = if fields.slices.is_empty() {
             Stored::Whole(decode_extent(key, &fields, dtype, &shape, num_shards)?)
         } else {

@@ -16,73 +16,88 @@ use crate::table::Iter;
 pub struct Listing<'a> {
     reader: &'a BundleReader,
     entries: Iter<'a>,
-    lookup: Lookup<'a>,
-    /// Keys of the slices of the partitioned tensor that was looked up last.
-    partitioned: (Vec<u8>, HashSet<Vec<u8>>),
+    partitioned: Partitioned<'a>,
     damage: Option<Error>,
+}
+
+/// What is known of partitioned tensors.
+struct Partitioned<'a> {
+    lookup: Lookup<'a>,
+    /// The one that was looked up last.
+    name: Vec<u8>,
+    /// Keys of its slices.
+    keys: HashSet<Vec<u8>>,
 }
 
 impl<'a> Listing<'a> {
     pub(super) fn new(reader: &'a BundleReader, entries: Iter<'a>) -> Self {
-        let lookup = reader.lookup();
         Self {
             reader,
             entries,
-            lookup,
-            partitioned: Default::default(),
+            partitioned: Partitioned {
+                lookup: reader.lookup(),
+                name: Vec::new(),
+                keys: HashSet::new(),
+            },
             damage: None,
         }
     }
 
-    /// The next tensor's key and entry, `None` at the end.
+    /// The next tensor's key, lent until the next call, and entry; `None` at the end.
     ///
     /// # Errors
     ///
     /// DATA_LOSS, once and at the end, when a block of the index is damaged.
-    pub fn next(&mut self) -> Result<Option<(Vec<u8>, Result<Entry>)>> {
-        loop {
-            let (key, entry) = match self.entries.next() {
-                None => {
+    pub fn next(&mut self) -> Result<Option<(&[u8], Result<Entry>)>> {
+        let entry = loop {
+            match self.entries.step() {
+                Ok(true) => {}
+                Ok(false) => {
                     return match self.damage.take() {
                         Some(error) => Err(error),
                         None => Ok(None),
                     };
                 }
-                Some(Err(error)) => {
+                Err(error) => {
                     let error = error.with_file(self.reader.index_file());
                     self.damage.get_or_insert(error);
                     continue;
                 }
-                // The header.
-                Some(Ok(([], _))) => continue,
-                Some(Ok((key, value))) => {
-                    let entry = Entry::decode(key, value, self.reader.num_shards())
-                        .map_err(|error| error.with_file(self.reader.index_file()));
-                    (key.to_owned(), entry)
-                }
-            };
-            if !self.belongs_to_partitioned(&key) {
-                let entry = entry.and_then(|entry| self.check_slices(&key, entry));
-                return Ok(Some((key, entry)));
             }
-        }
+            let key = self.entries.key();
+            // The empty key is the header's.
+            if key.is_empty() || self.partitioned.has(key) {
+                continue;
+            }
+            let entry = Entry::decode(key, self.entries.value(), self.reader.num_shards());
+            break match entry {
+                Ok(entry) => match self.partitioned.check(key, &entry) {
+                    Ok(()) => Ok(entry),
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error.with_file(self.reader.index_file())),
+            };
+        };
+        Ok(Some((self.entries.key(), entry)))
     }
+}
 
-    /// The entry again, unless its slices contradict it or each other.
-    fn check_slices(&self, key: &[u8], entry: Entry) -> Result<Entry> {
+impl Partitioned<'_> {
+    /// Checks that an entry's slices contradict neither it nor each other.
+    fn check(&self, key: &[u8], entry: &Entry) -> Result<()> {
         if let Stored::Slices { slices, .. } = &entry.stored {
             self.lookup.slice_set(key, &entry.shape, slices)?;
         }
-        Ok(entry)
+        Ok(())
     }
 
     /// Whether `key` is that of a slice which a partitioned tensor's entry lists.
-    fn belongs_to_partitioned(&mut self, key: &[u8]) -> bool {
+    fn has(&mut self, key: &[u8]) -> bool {
         let Some(name) = slices::key::name_of(key) else {
             return false;
         };
-        if self.partitioned.0 != name || name.is_empty() {
-            let keys = match self.lookup.find(&name) {
+        if self.name != name || name.is_empty() {
+            self.keys = match self.lookup.find(&name) {
                 Ok(Some(Entry {
                     stored: Stored::Slices { slices, .. },
                     ..
@@ -92,8 +107,8 @@ impl<'a> Listing<'a> {
                     .collect(),
                 _ => HashSet::new(),
             };
-            self.partitioned = (name, keys);
+            self.name = name;
         }
-        self.partitioned.1.contains(key)
+        self.keys.contains(key)
     }
 }

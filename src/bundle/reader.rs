@@ -123,6 +123,21 @@ impl BundleReader {
         self.data_files.get(shard_id)
     }
 
+    /// The entry of one key. For many, [`lookup`](Self::lookup) is faster.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lookup::entry`].
+    pub fn entry(&self, key: &[u8]) -> Result<Entry> {
+        if !key.is_empty()
+            && let Some(value) = self.table.peek(key)
+            && let Ok(entry) = Entry::decode(key, &value, self.header.num_shards)
+        {
+            return Ok(entry);
+        }
+        self.lookup().entry(key)
+    }
+
     /// Looks up many keys; fastest in ascending order.
     pub fn lookup(&self) -> Lookup<'_> {
         Lookup {

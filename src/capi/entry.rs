@@ -7,17 +7,16 @@ use std::ffi::{CString, c_char};
 use std::sync::Arc;
 
 use super::error::{TFCKPT_OK, tfckpt_code, tfckpt_error};
-use super::handle::{
-    array, borrow, c_string, check_out, free, into_handle, put, required, required_mut,
-};
+use super::handle::{array, borrow, c_string, check_out, free, into_handle, put, required};
 use super::reader::tfckpt_reader;
 use super::wall::{Poison, guard_handle, guard_value};
 use crate::{Entries, Error, Reader, Result, TensorInfo};
 
 /// What an index says of one tensor.
 pub struct tfckpt_entry {
-    key: Vec<u8>,
     info: Option<TensorInfo>,
+    /// The key if there is no `info`.
+    damaged: Vec<u8>,
     slices: Vec<CString>,
     code: tfckpt_code,
     message: Option<CString>,
@@ -26,10 +25,15 @@ pub struct tfckpt_entry {
 /// An iteration over the tensors of a checkpoint.
 pub struct tfckpt_entries {
     // Declared, and so dropped, before the reader that it borrows from.
-    entries: Entries<'static>,
-    current: Option<tfckpt_entry>,
+    walk: Walk,
     poison: Poison,
     _reader: Arc<Reader>,
+}
+
+/// Where an iteration is.
+struct Walk {
+    entries: Entries<'static>,
+    current: Option<tfckpt_entry>,
 }
 
 /// What the index says of one tensor. *entry_out is the caller's, to be freed with tfckpt_entry_free.
@@ -53,10 +57,7 @@ pub unsafe extern "C" fn tfckpt_reader_find(
             let key: &[u8] = array(key.cast(), key_size, "key")?;
             check_out(entry_out, "entry_out")?;
             let info = reader.reader.find(key)?;
-            put(
-                entry_out,
-                into_handle(tfckpt_entry::new(key.to_owned(), Ok(info))),
-            );
+            put(entry_out, into_handle(tfckpt_entry::new(key, Ok(info))));
             Ok(())
         })
     }
@@ -80,8 +81,10 @@ pub unsafe extern "C" fn tfckpt_reader_entries(
             // is dropped first.
             let shared: &'static Reader = &*Arc::as_ptr(&reader);
             let entries = tfckpt_entries {
-                entries: shared.entries(),
-                current: None,
+                walk: Walk {
+                    entries: shared.entries(),
+                    current: None,
+                },
                 poison: Poison::default(),
                 _reader: reader,
             };
@@ -106,19 +109,21 @@ pub unsafe extern "C" fn tfckpt_entries_next(
 ) -> tfckpt_code {
     // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
     unsafe {
-        let poison = borrow(entries).map(|entries| entries.poison.clone());
-        guard_handle(poison.as_ref(), error_out, || {
-            let entries = required_mut(entries, "entries")?;
+        // Two fields, borrowed apart: of both together there is no reference.
+        let poison = borrow(match entries.is_null() {
+            true => std::ptr::null(),
+            false => &raw const (*entries).poison,
+        });
+        guard_handle(poison, error_out, || {
+            check_out(entries, "entries")?;
+            let walk = &mut (*entries).walk;
             check_out(entry_out, "entry_out")?;
-            entries.current = None;
             put(entry_out, std::ptr::null());
-            let next = entries.entries.next()?;
-            entries.current = next.map(|(key, info)| tfckpt_entry::new(key, info));
-            let current = entries.current.as_ref();
-            put(
-                entry_out,
-                current.map_or(std::ptr::null(), std::ptr::from_ref),
-            );
+            walk.current = None;
+            if let Some((key, info)) = walk.entries.next()? {
+                let current = walk.current.insert(tfckpt_entry::new(key, info));
+                put(entry_out, std::ptr::from_ref(current));
+            }
             Ok(())
         })
     }
@@ -132,7 +137,8 @@ pub unsafe extern "C" fn tfckpt_entries_free(entries: *mut tfckpt_entries) {
 }
 
 impl tfckpt_entry {
-    fn new(key: Vec<u8>, info: Result<TensorInfo>) -> Self {
+    #[inline(always)]
+    fn new(key: &[u8], info: Result<TensorInfo>) -> Self {
         let (info, error) = match info {
             Ok(info) => (Some(info), None),
             Err(error) => (None, Some(error)),
@@ -140,7 +146,10 @@ impl tfckpt_entry {
         let slices = info.iter().flat_map(|info| &info.slices);
         Self {
             slices: slices.map(|slice| c_string(slice.as_str())).collect(),
-            key,
+            damaged: match &info {
+                Some(_) => Vec::new(),
+                None => key.to_owned(),
+            },
             info,
             code: error
                 .as_ref()
@@ -177,7 +186,10 @@ pub unsafe extern "C" fn tfckpt_entry_key(
     guard_value(std::ptr::null(), || {
         // SAFETY: NULL or live, by the header's rules; so below.
         unsafe {
-            let key = borrow(entry).map(|entry| entry.key.as_slice());
+            let key = borrow(entry).map(|entry| match &entry.info {
+                Some(info) => info.key.as_slice(),
+                None => entry.damaged.as_slice(),
+            });
             put(size_out, key.map_or(0, <[u8]>::len));
             key.map_or(std::ptr::null(), |key| key.as_ptr().cast())
         }

@@ -20,8 +20,8 @@ impl Reader {
         let mut text = Vec::new();
         let mut entries = self.entries();
         while let Some((key, info)) = entries.next()? {
-            let info = info.map_err(|error| error.with_key(&key))?;
-            text.extend_from_slice(&key);
+            let info = info.map_err(|error| error.with_key(key))?;
+            text.extend_from_slice(key);
             text.push(b' ');
             text.extend_from_slice(info.debug_text(self.format()).as_bytes());
             text.push(b'\n');

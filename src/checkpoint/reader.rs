@@ -21,8 +21,8 @@ use crate::v1::{Tensor, V1Reader};
 /// An open checkpoint. Any number of threads may use it at once.
 ///
 /// Of a V2 checkpoint the index and up to 256 data files are open, so that they stay readable when
-/// retention deletes it; nothing of the index but its first block is held in memory. Of a V1
-/// checkpoint all files are open, and names and shapes are held.
+/// retention deletes it; of the index only the first block and the one read last are held in memory. Of
+/// a V1 checkpoint all files are open, and names and shapes are held.
 #[derive(Debug)]
 pub struct Reader(Opened);
 
@@ -94,7 +94,7 @@ impl Reader {
     pub fn find(&self, key: &[u8]) -> Result<TensorInfo> {
         match &self.0 {
             Opened::V2(reader) => {
-                let entry = reader.lookup().entry(key)?;
+                let entry = reader.entry(key)?;
                 Ok(TensorInfo::new(key.to_owned(), entry))
             }
             Opened::V1(reader) => TensorInfo::of_v1(key, reader.tensor(key)?),
@@ -184,8 +184,8 @@ enum Place<'a> {
 }
 
 impl Entries<'_> {
-    /// The next tensor: its key, and what the index says of it, or what is wrong with its entry.
-    /// `None` at the end.
+    /// The next tensor: its key, lent until the next call, and what the index says of it, or what is
+    /// wrong with its entry. `None` at the end.
     ///
     /// # Errors
     ///
@@ -193,9 +193,9 @@ impl Entries<'_> {
     /// blocks have been delivered then.
     #[expect(
         clippy::should_implement_trait,
-        reason = "the outer result ends the iteration"
+        reason = "the outer result ends the iteration, and the key is lent"
     )]
-    pub fn next(&mut self) -> Result<Option<(Vec<u8>, Result<TensorInfo>)>> {
+    pub fn next(&mut self) -> Result<Option<(&[u8], Result<TensorInfo>)>> {
         let listing = match &mut self.0 {
             Place::V2(listing) => listing,
             Place::V1(reader, last) => {
@@ -204,14 +204,14 @@ impl Entries<'_> {
                 };
                 *last = Some(name.to_owned());
                 let info = tensor.and_then(|tensor| TensorInfo::of_v1(name, tensor));
-                return Ok(Some((name.to_owned(), info)));
+                return Ok(Some((name, info)));
             }
         };
-        let Some((key, entry)) = listing.next()? else {
-            return Ok(None);
-        };
-        let info = entry.map(|entry| TensorInfo::new(key.clone(), entry));
-        Ok(Some((key, info)))
+        match listing.next()? {
+            None => Ok(None),
+            Some((key, Err(error))) => Ok(Some((key, Err(error)))),
+            Some((key, Ok(entry))) => Ok(Some((key, Ok(TensorInfo::new(key.to_owned(), entry))))),
+        }
     }
 }
 
@@ -256,6 +256,7 @@ impl TensorInfo {
         })
     }
 
+    #[inline(always)]
     fn new(key: Vec<u8>, entry: Entry) -> Self {
         let Entry {
             dtype,

@@ -40,14 +40,14 @@ pub fn verify(
     loop {
         match listing.next() {
             Ok(Some((key, Ok(entry)))) => {
-                if let Err(error) = batch.add(&key, &entry, &mut lookup, call) {
+                if let Err(error) = batch.add(key, &entry, &mut lookup, call) {
                     if error.code() == crate::error::Code::Cancelled {
                         return Err(error);
                     }
-                    damage(error.with_key(&key));
+                    damage(error.with_key(key));
                 }
             }
-            Ok(Some((key, Err(error)))) => damage(error.with_key(&key)),
+            Ok(Some((key, Err(error)))) => damage(error.with_key(key)),
             Ok(None) => break,
             Err(error) => {
                 damage(error);
@@ -76,7 +76,7 @@ fn totals(reader: &BundleReader, call: &mut Call<'_>) -> Result<(u64, u64)> {
             (Stored::Whole(extent), _) => extent.size,
             (Stored::Slices { .. }, Some(size)) => entry.shape.byte_size(size).unwrap_or(0),
             // Only the slices' own entries say. One that is broken will not be read either.
-            (Stored::Slices { .. }, None) => extents(&key, &entry, &mut lookup)
+            (Stored::Slices { .. }, None) => extents(key, &entry, &mut lookup)
                 .unwrap_or_default()
                 .iter()
                 .fold(0, |bytes: u64, (extent, _)| {

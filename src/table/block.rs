@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::format::{BlockHandle, Contents, read_block};
@@ -61,10 +62,34 @@ impl Block {
     ///
     /// As [`read_block`], and DATA_LOSS if the restart array does not fit or is empty.
     pub fn read(file: &ReadFile, handle: BlockHandle) -> Result<Self> {
-        Self::new(read_block(file, handle)?)
+        Self::read_into(file, handle, Vec::new())
     }
 
-    fn new(contents: Contents) -> Result<Self> {
+    /// As [`read`](Self::read), into memory that is at hand, whatever it holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn read_into(file: &ReadFile, handle: BlockHandle, memory: Vec<u8>) -> Result<Self> {
+        Self::new(read_block(file, handle, memory)?)
+    }
+
+    /// Whether the file holds it compressed.
+    pub fn is_compressed(&self) -> bool {
+        self.contents.compressed
+    }
+
+    /// The memory that held it.
+    pub fn into_memory(self) -> Vec<u8> {
+        self.contents.bytes
+    }
+
+    /// A block in memory.
+    ///
+    /// # Errors
+    ///
+    /// DATA_LOSS if the restart array does not fit or is empty.
+    pub fn new(contents: Contents) -> Result<Self> {
         let split = contents
             .bytes
             .len()
@@ -170,16 +195,15 @@ impl Block {
     }
 
     /// Decodes the entry that starts at `start`; `None` unless all of it lies among the entries.
+    #[inline(always)]
     fn entry_at(&self, start: usize) -> Option<Entry> {
         let rest = self.contents.bytes.get(start..self.entries_end)?;
-        let (shared, rest) = get_varint32(rest)?;
-        let (unshared, rest) = get_varint32(rest)?;
-        let (value_len, rest) = get_varint32(rest)?;
+        let ([shared, unshared, value_len], rest) = entry_header(rest)?;
         let key_start = self.entries_end - rest.len();
-        let key_end = key_start.checked_add(usize::try_from(unshared).ok()?)?;
-        let value_end = key_end.checked_add(usize::try_from(value_len).ok()?)?;
+        let key_end = key_start.checked_add(unshared)?;
+        let value_end = key_end.checked_add(value_len)?;
         (value_end <= self.entries_end).then_some(Entry {
-            shared: usize::try_from(shared).ok()?,
+            shared,
             key: key_start..key_end,
             value: key_end..value_end,
         })
@@ -188,6 +212,25 @@ impl Block {
     /// Bytes of an entry that was decoded from this block.
     fn slice(&self, range: Range<usize>) -> &[u8] {
         self.contents.bytes.get(range).unwrap_or_default()
+    }
+}
+
+/// The three lengths before an entry's key, and what follows them.
+pub fn entry_header(bytes: &[u8]) -> Option<([usize; 3], &[u8])> {
+    // Nearly always they are below 128 and take a byte each.
+    if let [shared, unshared, value_len, rest @ ..] = bytes
+        && (shared | unshared | value_len) < 0x80
+    {
+        let lengths = [*shared, *unshared, *value_len];
+        return Some((lengths.map(usize::from), rest));
+    }
+    let (shared, rest) = get_varint32(bytes)?;
+    let (unshared, rest) = get_varint32(rest)?;
+    let (value_len, rest) = get_varint32(rest)?;
+    let lengths = [shared, unshared, value_len].map(usize::try_from);
+    match lengths {
+        [Ok(shared), Ok(unshared), Ok(value_len)] => Some(([shared, unshared, value_len], rest)),
+        _ => None,
     }
 }
 
@@ -248,7 +291,8 @@ impl Position {
     /// # Errors
     ///
     /// DATA_LOSS if the entry is malformed, its key not greater than the one before or outside
-    /// `bounds`, or if a restart point names no entry. A block without entries is an error too.
+    /// `bounds`, which are those of the steps before, or if a restart point names no entry. A block
+    /// without entries is an error too.
     pub fn advance(&mut self, block: &Block, bounds: Option<Bounds<'_>>) -> Result<bool> {
         let start = self.next;
         let restart = block.restart(self.next_restart);
@@ -276,7 +320,12 @@ impl Position {
         }
         self.key.truncate(entry.shared);
         self.key.extend_from_slice(suffix);
-        if bounds.is_some_and(|bounds| !bounds.contain(&self.key)) {
+        // What is above the key before is above what that was.
+        let outside = |bounds: Bounds<'_>| match self.on_entry {
+            true => self.key.as_slice() > bounds.up_to,
+            false => !bounds.contain(&self.key),
+        };
+        if bounds.is_some_and(outside) {
             return Err(bad());
         }
 
@@ -298,20 +347,28 @@ impl Position {
     ///
     /// DATA_LOSS as for [`advance`](Self::advance).
     pub fn find(&mut self, block: &Block, key: &[u8]) -> Result<bool> {
-        if self.on_entry && self.key() <= key {
-            for _ in 0..NEARBY {
-                if self.key() >= key {
-                    return Ok(self.key() == key);
-                }
-                if !self.advance(block, None)? {
-                    return Ok(false);
-                }
+        let mut order = match self.on_entry {
+            true => self.key().cmp(key),
+            false => Ordering::Greater,
+        };
+        let mut steps = 0;
+        while order == Ordering::Less && steps < NEARBY {
+            if !self.advance(block, None)? {
+                return Ok(false);
             }
+            order = self.key().cmp(key);
+            steps += 1;
+        }
+        let passed = order == Ordering::Greater && steps > 0;
+        if order == Ordering::Equal || passed {
+            return Ok(!passed);
         }
         self.seek(block, key)?;
         while self.advance(block, None)? {
-            if self.key() >= key {
-                return Ok(self.key() == key);
+            match self.key().cmp(key) {
+                Ordering::Less => {}
+                Ordering::Equal => return Ok(true),
+                Ordering::Greater => return Ok(false),
             }
         }
         Ok(false)

@@ -18,15 +18,16 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct Cursor<'a> {
     table: &'a TableReader,
-    current: Option<Current>,
+    current: Option<Current<'a>>,
     position: Position,
 }
 
 /// The current data block, whose checksum and restart points are right.
 #[derive(Debug)]
-struct Current {
-    number: usize,
+struct Current<'a> {
     block: Arc<Block>,
+    /// The keys that it may hold.
+    bounds: Option<Bounds<'a>>,
     checked: Checked,
 }
 
@@ -39,8 +40,8 @@ enum Checked {
     All,
 }
 
-impl Current {
-    fn load(table: &TableReader, number: usize) -> Result<Self> {
+impl<'a> Current<'a> {
+    fn load(table: &'a TableReader, number: usize) -> Result<Self> {
         let block = table.read(number)?;
         let checked = if table.is_validated(number) {
             Checked::All
@@ -49,24 +50,24 @@ impl Current {
             Checked::None
         };
         Ok(Self {
-            number,
             block,
+            bounds: table.index().bounds(number),
             checked,
         })
     }
 
     /// Checks the entries that the answer relies on: the stretch with the key that was found, or all
     /// if it was not.
-    fn check(&mut self, found_in: Option<usize>, bounds: Option<Bounds<'_>>) -> Result<()> {
+    fn check(&mut self, found_in: Option<usize>) -> Result<()> {
         match found_in {
             _ if self.checked == Checked::All => {}
             Some(stretch) if self.checked == Checked::Stretch(stretch) => {}
             Some(stretch) => {
-                self.block.check_stretch(stretch, bounds)?;
+                self.block.check_stretch(stretch, self.bounds)?;
                 self.checked = Checked::Stretch(stretch);
             }
             None => {
-                self.block.validate(bounds)?;
+                self.block.validate(self.bounds)?;
                 self.checked = Checked::All;
             }
         }
@@ -91,26 +92,23 @@ impl<'a> Cursor<'a> {
     /// restart points or the entries around the key; anything in it if the key is not found. Or the
     /// system's error. The cursor stays usable.
     pub fn get(&mut self, key: &[u8]) -> Result<Option<&[u8]>> {
-        let index = self.table.index();
-        let same_block = self.current.take_if(|current| {
-            index
-                .bounds(current.number)
-                .is_some_and(|bounds| bounds.contain(key))
-        });
-        let current = match same_block {
-            Some(current) => current,
-            None => {
-                let Some(number) = index.find(key) else {
-                    return Ok(None);
-                };
-                self.position.rewind();
-                Current::load(self.table, number)?
-            }
+        let in_block =
+            |current: &Current<'_>| current.bounds.is_some_and(|bounds| bounds.contain(key));
+        if !self.current.as_ref().is_some_and(in_block) {
+            // The old block goes before the new one comes.
+            self.current = None;
+            let Some(number) = self.table.index().find(key) else {
+                return Ok(None);
+            };
+            self.position.rewind();
+            self.current = Some(Current::load(self.table, number)?);
+        }
+        let Some(current) = &mut self.current else {
+            return Ok(None);
         };
-        let current = self.current.insert(current);
         let found = self.position.find(&current.block, key).and_then(|found| {
             let found_in = found.then(|| self.position.stretch());
-            current.check(found_in, index.bounds(current.number))?;
+            current.check(found_in)?;
             Ok(found)
         });
         let found = found.map_err(|error| self.table.here(error))?;

@@ -141,19 +141,21 @@ pub struct Contents {
     pub compressed: bool,
 }
 
-/// Reads the block at `handle` and verifies its checksum.
+/// Reads the block at `handle`, into `memory` if that is enough, and verifies its checksum.
 ///
 /// # Errors
 ///
 /// DATA_LOSS at the block's offset if it does not lie inside the file or is damaged, or the
 /// system's error.
-pub fn read_block(file: &ReadFile, handle: BlockHandle) -> Result<Contents> {
-    read_contents(file, handle).map_err(|error| error.with_offset(handle.offset))
+pub fn read_block(file: &ReadFile, handle: BlockHandle, memory: Vec<u8>) -> Result<Contents> {
+    read_contents(file, handle, memory).map_err(|error| error.with_offset(handle.offset))
 }
 
-fn read_contents(file: &ReadFile, handle: BlockHandle) -> Result<Contents> {
+fn read_contents(file: &ReadFile, handle: BlockHandle, mut bytes: Vec<u8>) -> Result<Contents> {
     let end = handle.end(Footer::offset(file).unwrap_or_default())?;
-    let mut bytes = read(file, handle.offset, end - handle.offset)?;
+    bytes.clear();
+    file.append_to(handle.offset, end - handle.offset, &mut bytes)
+        .map_err(|error| past_the_end(error, handle.offset))?;
     let truncated = || Error::data_loss("truncated block read");
     let [kind, crc @ ..] = bytes.last_chunk::<TRAILER_SIZE>().ok_or_else(truncated)?;
     let (kind, (stored, _)) = (*kind, get_fixed32(crc).ok_or_else(truncated)?);
@@ -292,10 +294,14 @@ fn block_crc(block: &[u8], kind: u8) -> u32 {
 /// The `len` bytes from `offset`; a file that has become shorter since it was opened is damage.
 fn read(file: &ReadFile, offset: u64, len: u64) -> Result<Vec<u8>> {
     file.read_vec(offset, len)
-        .map_err(|error| match error.code() {
-            Code::OutOfRange => Error::data_loss("truncated block read").with_offset(offset),
-            _ => error,
-        })
+        .map_err(|error| past_the_end(error, offset))
+}
+
+fn past_the_end(error: Error, offset: u64) -> Error {
+    match error.code() {
+        Code::OutOfRange => Error::data_loss("truncated block read").with_offset(offset),
+        _ => error,
+    }
 }
 
 fn decompress(compressed: &[u8]) -> Result<Vec<u8>> {

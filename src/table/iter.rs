@@ -35,20 +35,37 @@ impl<'a> Iter<'a> {
     ///
     /// # Errors
     ///
+    /// As [`step`](Self::step).
+    pub fn next(&mut self) -> Option<Result<(&[u8], &[u8])>> {
+        match self.step() {
+            Ok(true) => Some(Ok((self.key(), self.value()))),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Goes to the next entry; `false` at the end.
+    ///
+    /// # Errors
+    ///
     /// DATA_LOSS, with the offset, where a block is damaged, or the system's error: once for that
     /// block, after the entries before the damage. The call after goes on with the next block.
-    pub fn next(&mut self) -> Option<Result<(&[u8], &[u8])>> {
-        match self.advance() {
-            Ok(true) => {
-                let block = self.block.as_ref()?;
-                Some(Ok((self.position.key(), self.position.value(block))))
-            }
-            Ok(false) => None,
-            Err(error) => {
-                self.leave_block();
-                Some(Err(self.table.here(error)))
-            }
-        }
+    pub fn step(&mut self) -> Result<bool> {
+        self.advance().map_err(|error| {
+            self.leave_block();
+            self.table.here(error)
+        })
+    }
+
+    /// Key of the entry that it went to.
+    pub fn key(&self) -> &[u8] {
+        self.position.key()
+    }
+
+    /// Value of the entry that it went to.
+    pub fn value(&self) -> &[u8] {
+        let block = self.block.as_ref();
+        block.map_or(&[], |block| self.position.value(block))
     }
 
     fn advance(&mut self) -> Result<bool> {

@@ -25,6 +25,7 @@ mod cursor;
 mod format;
 mod index;
 mod iter;
+mod peek;
 mod reader;
 #[cfg(test)]
 mod tests;

@@ -3,12 +3,16 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
 
 use super::block::{Block, Position};
 use super::cursor::Cursor;
 use super::format::Footer;
 use super::index::{Index, Limits};
 use super::iter::Iter;
+use super::peek;
 use crate::error::{Error, Result};
 use crate::io::read::ReadFile;
 
@@ -23,7 +27,15 @@ pub struct TableReader {
     index: Index,
     /// The first data block, validated; `None` if the table has no entries.
     first: Option<Arc<Block>>,
+    /// The block that was read last: for a look-up in the same one, and for its memory, which the next
+    /// one takes, because a new quarter of a MiB comes page by page.
+    last: Mutex<Option<(usize, Arc<Block>)>>,
+    /// The data blocks whose checksum was found right, and that are not compressed.
+    verified: Vec<AtomicBool>,
 }
+
+/// Largest block that is kept: those of one large entry are not.
+const MAX_KEPT: usize = 1 << 20;
 
 impl TableReader {
     /// Opens the table in `file`. Reads the footer and the metaindex and index blocks and verifies
@@ -35,9 +47,11 @@ impl TableReader {
     pub fn open(file: Arc<ReadFile>) -> Result<Self> {
         let index = read_index(&file).map_err(|error| error.with_file(file.path()))?;
         Ok(Self {
+            verified: (0..index.len()).map(|_| AtomicBool::new(false)).collect(),
             index,
             file,
             first: None,
+            last: Mutex::default(),
         })
     }
 
@@ -70,6 +84,19 @@ impl TableReader {
     #[cfg(test)]
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         Ok(self.cursor().get(key)?.map(<[u8]>::to_vec))
+    }
+
+    /// The value of `key` if the block that holds it was read before but is not held: a look at that entry
+    /// alone. `None` says nothing; [`cursor`](Self::cursor) then does.
+    pub fn peek(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let number = self.index.find(key)?;
+        let last = |last: &(usize, _)| last.0 == number;
+        let held = self.is_validated(number) || self.last.lock().as_ref().is_some_and(last);
+        if held || !self.verified.get(number)?.load(Ordering::Relaxed) {
+            return None;
+        }
+        let handle = self.index.handle(number)?;
+        peek::value(&self.file, handle, self.index.bounds(number), key)
     }
 
     /// The first entry, key and value; `None` if there are no entries, or before
@@ -123,10 +150,26 @@ impl TableReader {
             .index
             .handle(block)
             .ok_or_else(|| Error::internal(format!("no such table block index={block}")))?;
-        match Block::read(&self.file, handle) {
-            Ok(block) => Ok(Arc::new(block)),
-            Err(error) => Err(self.here(error)),
+        let last = self.last.lock().take();
+        let read = match last {
+            Some((number, last)) if number == block => last,
+            last => {
+                // Nobody else may be looking at it still.
+                let unused = last.and_then(|(_, last)| Arc::into_inner(last));
+                let memory = unused.map(Block::into_memory).unwrap_or_default();
+                let read = Block::read_into(&self.file, handle, memory);
+                Arc::new(read.map_err(|error| self.here(error))?)
+            }
+        };
+        if let Some(verified) = self.verified.get(block)
+            && !read.is_compressed()
+        {
+            verified.store(true, Ordering::Relaxed);
         }
+        if read.len() <= MAX_KEPT {
+            *self.last.lock() = Some((block, read.clone()));
+        }
+        Ok(read)
     }
 
     /// A data block that is sound from end to end, so that a key it lacks is not in the table.

@@ -245,7 +245,7 @@ pub fn list(reader: &Reader) -> (Vec<Listed>, Option<Error>) {
     let mut all = Vec::new();
     loop {
         match entries.next() {
-            Ok(Some(entry)) => all.push(entry),
+            Ok(Some((key, entry))) => all.push((key.to_owned(), entry)),
             Ok(None) => return (all, None),
             Err(error) => return (all, Some(error)),
         }

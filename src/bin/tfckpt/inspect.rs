@@ -238,7 +238,7 @@ impl Printer<'_> {
                 continue;
             };
             let num = u128::from(info.shape.num_elements());
-            if exclude.is_some_and(|pattern| pattern.is_match(&String::from_utf8_lossy(&key))) {
+            if exclude.is_some_and(|pattern| pattern.is_match(&String::from_utf8_lossy(key))) {
                 num_excluded += 1;
                 params_excluded += num;
             } else {
@@ -271,7 +271,7 @@ impl Printer<'_> {
                     write(out, &info)?;
                     continue;
                 }
-                Ok(Some((key, Err(error)))) => error.with_key(&key),
+                Ok(Some((key, Err(error)))) => error.with_key(key),
                 Err(error) => {
                     out.flush()?;
                     complain(error);

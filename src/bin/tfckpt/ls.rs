@@ -70,9 +70,9 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Outcome, Failur
                     outcome = Outcome::Broken;
                 }
                 if arguments.json {
-                    writeln!(out, "{}", json_line(&key, &entry))?;
+                    writeln!(out, "{}", json_line(key, &entry))?;
                 } else {
-                    widths.write(out, &key, &entry)?;
+                    widths.write(out, key, &entry)?;
                 }
             }
             Err(error) => {
@@ -126,10 +126,10 @@ impl Widths {
         while let Ok(Some((key, entry))) = entries.next() {
             match entry {
                 Ok(info) => {
-                    let [key, dtype, shape, shard, bytes] = columns(&key, &info);
+                    let [key, dtype, shape, shard, bytes] = columns(key, &info);
                     widths.widen([&key, &dtype, &shape, &shard, &bytes]);
                 }
-                Err(_) => widths.widen([&printable(&key), "", "", "", ""]),
+                Err(_) => widths.widen([&printable(key), "", "", "", ""]),
             }
         }
         widths

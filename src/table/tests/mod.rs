@@ -6,6 +6,7 @@
 )]
 
 mod damage;
+mod peeks;
 mod round_trips;
 
 use std::collections::BTreeMap;
