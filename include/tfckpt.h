@@ -323,25 +323,32 @@ typedef int32_t (*tfckpt_progress_fn)(const tfckpt_progress *progress, void *use
 
 /** What a call did, in numbers. */
 typedef struct tfckpt_stats {
-  size_t   struct_size;      /* sizeof(tfckpt_stats); set by the caller. */
-  uint64_t num_tensors;      /* Tensors that the call was asked to move. */
-  uint64_t bytes;            /* Bytes of tensors saved or restored. */
-  uint64_t bytes_io;         /* Bytes read from or written to data files, gaps between tensors
-                              * included. */
-  uint64_t bytes_verified;   /* Bytes read whose checksum was checked. */
-  uint64_t num_io;           /* System calls that read or wrote tensor data. */
-  uint64_t elapsed_ns;       /* Wall clock of the call in nanoseconds. */
-  uint64_t sync_ns;          /* Of which waiting until a save was durable and published. */
-  uint64_t peak_host_bytes;  /* Most bytes of buffers that the call held at once. */
-  uint32_t num_threads;      /* Threads that moved bytes, the calling one included. */
-  uint64_t bytes_direct;     /* Of bytes_io, those that went past the page cache, straight
-                              * between the disk and a buffer: of a durable save all but the ends
-                              * of files, of a restore what the context has found to be faster on
-                              * the mount. */
-  uint64_t bytes_cold;       /* Of the bytes that a restore read, those that were not in the page
-                              * cache. */
+  size_t   struct_size;               /* sizeof(tfckpt_stats); set by the caller. */
+  uint64_t num_tensors;               /* Tensors that the call was asked to move. */
+  uint64_t bytes;                     /* Bytes of tensors saved or restored. */
+  uint64_t bytes_io;                  /* Bytes read from or written to data files, gaps between
+                                       * tensors included. */
+  uint64_t bytes_verified;            /* Bytes read whose checksum was checked. */
+  uint64_t num_io;                    /* System calls that read or wrote tensor data. */
+  uint64_t elapsed_ns;                /* Wall clock of the call in nanoseconds. */
+  uint64_t sync_ns;                   /* Of which waiting until a save was durable and published. */
+  uint64_t peak_host_bytes;           /* Most bytes of buffers that the call held at once. */
+  uint32_t num_threads;               /* Threads that moved bytes, the calling one included. */
+  uint64_t bytes_direct;              /* Of bytes_io, those that went past the page cache,
+                                       * straight between the disk and a buffer: of a durable
+                                       * save all but the ends of files, of a restore what the
+                                       * context has found to be faster on the mount. */
+  uint64_t bytes_cold;                /* Of the bytes that a restore read, those that were not in
+                                       * the page cache. */
+  uint64_t bytes_verified_by_chunks;  /* Of bytes_verified, those checked by the chunk checksums
+                                       * of the sidecar "PREFIX.crc32c". */
+  uint64_t bytes_unverified;          /* Bytes restored whose checksum was not checked. */
+  uint64_t num_sidecar_ignored;       /* With TFCKPT_VERIFY_FETCHED: stored pieces of which a
+                                       * part was read unverified although there is a sidecar. It
+                                       * is damaged, or of another save, or does not list the
+                                       * piece; tfckpt_reader_verify tells which. */
 } tfckpt_stats;
-#define TFCKPT_STATS_INIT { sizeof(tfckpt_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define TFCKPT_STATS_INIT { sizeof(tfckpt_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Sets *stats to zeros; struct_size is sizeof(tfckpt_stats). */
 TFCKPT_MUST_USE tfckpt_code tfckpt_stats_init(tfckpt_stats *stats, size_t struct_size);
@@ -386,9 +393,16 @@ typedef struct tfckpt_save_options {
   tfckpt_progress_fn    progress;             /* NULL = no progress. */
   void                 *user_data;            /* Passed to progress. */
   tfckpt_stats         *stats;                /* Filled if not NULL. */
+  int32_t               chunk_checksums;      /* Not 0: the sidecar "PREFIX.crc32c" is written
+                                               * too, with a checksum of each MiB of every tensor
+                                               * that is larger, 4 KiB for each GiB.
+                                               * TFCKPT_VERIFY_FETCHED then reads and verifies a
+                                               * slice without the rest of its tensor. For V2
+                                               * only; TensorFlow does not look at it.
+                                               * docs/sidecar.md has its format. */
 } tfckpt_save_options;
 #define TFCKPT_SAVE_OPTIONS_INIT { sizeof(tfckpt_save_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-    0, 0, 0 }
+    0, 0, 0, 0 }
 
 /** Sets *options to the default; struct_size is sizeof(tfckpt_save_options). */
 TFCKPT_MUST_USE tfckpt_code
@@ -428,7 +442,11 @@ tfckpt_save(const char *prefix, const tfckpt_tensor *tensors, size_t num_tensors
 #define TFCKPT_VERIFY_FULL    0  /* Every stored piece that a request touches is read and
                                   * verified whole, as TensorFlow does. */
 #define TFCKPT_VERIFY_FETCHED 1  /* Pieces that are needed whole are verified; of others only the
-                                  * bytes needed are read, unverified. */
+                                  * bytes needed are read, unverified. With a sidecar
+                                  * "PREFIX.crc32c" (chunk_checksums of tfckpt_save_options)
+                                  * these are verified too: the chunks of 1 MiB that they lie in
+                                  * are read and checked. A sidecar that is damaged, or of
+                                  * another save, is ignored; tfckpt_stats says so. */
 #define TFCKPT_VERIFY_NONE    2  /* Nothing is verified. */
 
 /** How tensors are restored. All zeros is the default. */
@@ -944,7 +962,8 @@ void tfckpt_view_free(tfckpt_view *view);
  * Verifying a checkpoint
  * =================================================================================================
  *
- * Reads all of it and compares every checksum, those of the index included.
+ * Reads all of it and compares every checksum, those of the index included. A sidecar of chunk
+ * checksums is compared with the index.
  */
 
 /** Called for each thing that is broken. The error is borrowed for the call. */
@@ -1212,9 +1231,12 @@ typedef struct tfckpt_saver_options {
   uint64_t              max_shard_size;                 /* As in tfckpt_save_options. */
   int64_t               now_ns;                         /* When the saver is built, in nanoseconds
                                                          * since 1970; 0 = the system's clock. */
+  int32_t               chunk_checksums;                /* As in tfckpt_save_options. With the
+                                                         * format V1 the saver is not made:
+                                                         * INVALID_ARGUMENT. */
 } tfckpt_saver_options;
 #define TFCKPT_SAVER_OPTIONS_INIT { sizeof(tfckpt_saver_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-    0, 0, 0, 0, 0, 0, 0 }
+    0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Sets *options to the default; struct_size is sizeof(tfckpt_saver_options). */
 TFCKPT_MUST_USE tfckpt_code

@@ -33,8 +33,8 @@ pub struct BundleReader {
 pub enum SidecarFound {
     /// Nothing.
     Missing,
-    /// A file that is of no use, and why.
-    Useless(Error),
+    /// A file that is of no use; a verification tells why.
+    Useless,
     /// One whose own checksum is right. Whether it is of this bundle, its entries tell.
     Sound(Sidecar),
 }
@@ -87,9 +87,9 @@ impl BundleReader {
             Err(error) if error.code() == Code::NotFound => SidecarFound::Missing,
             // That is no property of the file, and may pass.
             Err(error) if error.code() == Code::ResourceExhausted => {
-                return Arc::new(SidecarFound::Useless(error));
+                return Arc::new(SidecarFound::Useless);
             }
-            Err(error) => SidecarFound::Useless(error),
+            Err(_) => SidecarFound::Useless,
         };
         known.insert(Arc::new(found)).clone()
     }

@@ -63,7 +63,7 @@ impl<'r> Verifier<'r> {
         let found = self.sidecar.get_or_insert_with(|| reader.sidecar()).clone();
         let sidecar = match &*found {
             SidecarFound::Missing => return Coverage::None,
-            SidecarFound::Useless(_) => {
+            SidecarFound::Useless => {
                 self.num_ignored += 1;
                 return Coverage::None;
             }

@@ -184,10 +184,17 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 /// Bytes of the tensors `v` and `w`, beside which [`sidecar`] puts its bytes.
 const SIDECAR_TENSORS: [(&str, i64); 2] = [("v", (1 << 20) + 1), ("w", (2 << 20) + 100)];
 
-/// A checkpoint of these, for one user at a time.
-fn chunked() -> &'static Mutex<(tempfile::TempDir, PathBuf, Vec<Item>, Context)> {
-    static CHUNKED: OnceLock<Mutex<(tempfile::TempDir, PathBuf, Vec<Item>, Context)>> =
-        OnceLock::new();
+/// A checkpoint of these.
+struct Chunked {
+    prefix: PathBuf,
+    items: Vec<Item>,
+    context: Context,
+    _dir: tempfile::TempDir,
+}
+
+/// It, for one user at a time.
+fn chunked() -> &'static Mutex<Chunked> {
+    static CHUNKED: OnceLock<Mutex<Chunked>> = OnceLock::new();
     CHUNKED.get_or_init(|| {
         let dir = temp_dir();
         let prefix = dir.path().join("m");
@@ -197,7 +204,12 @@ fn chunked() -> &'static Mutex<(tempfile::TempDir, PathBuf, Vec<Item>, Context)>
         });
         let context = support::context(1);
         support::save(&prefix, &items, &quick(), &mut Call::new(&context)).unwrap();
-        Mutex::new((dir, prefix, items.to_vec(), context))
+        Mutex::new(Chunked {
+            prefix,
+            items: items.to_vec(),
+            context,
+            _dir: dir,
+        })
     })
 }
 
@@ -206,7 +218,12 @@ fn chunked() -> &'static Mutex<(tempfile::TempDir, PathBuf, Vec<Item>, Context)>
 pub fn sidecar(bytes: &[u8]) {
     let chunked = chunked().lock();
     let chunked = chunked.unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (_, prefix, items, context) = &*chunked;
+    let Chunked {
+        prefix,
+        items,
+        context,
+        ..
+    } = &*chunked;
     let mut path = prefix.as_os_str().to_owned();
     path.push(".crc32c");
     let mut bytes = bytes.to_vec();
