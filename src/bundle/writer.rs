@@ -157,7 +157,7 @@ impl<'a, T: Described> BundleWriter<'a, T> {
             .iter()
             .filter_map(|&row| self.rows.get(row as usize));
         rows.filter_map(|row| match row {
-            Row::Tensor { index, .. } => Some((row.key(), *index)),
+            Row::Tensor(tensor, index) => Some((tensor.key(), *index)),
             Row::Slice(slice) => Some((row.key(), slice.index)),
             Row::Full(_) => None,
         })

@@ -17,7 +17,7 @@ use crate::v1::V1Reader;
 #[derive(Debug)]
 pub enum Opened {
     /// An index and data files.
-    V2(BundleReader),
+    V2(Box<BundleReader>),
     /// One file, or one per shard.
     V1(V1Reader),
 }
@@ -46,7 +46,7 @@ pub fn open(prefix: &Path) -> Result<Opened> {
 fn open_literal(prefix: &Path) -> Result<Option<Opened>> {
     match BundleReader::open(prefix, previous::original(prefix)) {
         Err(error) if is_missing_index(&error, prefix) => {}
-        opened => return opened.map(Opened::V2).map(Some),
+        opened => return opened.map(Box::new).map(Opened::V2).map(Some),
     }
     if let Some(opened) = open_v1(prefix)? {
         return Ok(Some(Opened::V1(opened)));
@@ -58,7 +58,7 @@ fn open_literal(prefix: &Path) -> Result<Option<Opened>> {
     match BundleReader::open(&previous, Some(prefix)) {
         // It went when a save was complete.
         Err(error) if error.code() == Code::NotFound => Ok(None),
-        opened => opened.map(Opened::V2).map(Some),
+        opened => opened.map(Box::new).map(Opened::V2).map(Some),
     }
 }
 
@@ -86,7 +86,9 @@ fn open_v1(prefix: &Path) -> Result<Option<V1Reader>> {
 fn open_folder(prefix: &Path) -> Result<Opened> {
     let variables = prefix.join("variables").join("variables");
     if io::exists(&naming::index_file(&variables)) {
-        return BundleReader::open(&variables, None).map(Opened::V2);
+        return BundleReader::open(&variables, None)
+            .map(Box::new)
+            .map(Opened::V2);
     }
     Err(explain(prefix))
 }

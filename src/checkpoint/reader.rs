@@ -134,7 +134,7 @@ impl Reader {
     ) -> Result<RestoreOutcome> {
         let started = Instant::now();
         let format: &dyn RestoreFormat = match &self.0 {
-            Opened::V2(reader) => reader,
+            Opened::V2(reader) => &**reader,
             Opened::V1(reader) => reader,
         };
         let outcome = restore_rounds::restore(format, tensors, options, call);

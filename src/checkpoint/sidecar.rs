@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::tensor::SaveTensor;
 use crate::bundle::sidecar::{self, ChunkedEntry, Sidecar};
 use crate::bundle::{BundleMerge, BundleWriter, DataExtent};
 use crate::error::{Error, Result};
@@ -33,7 +34,7 @@ fn create(prefix: &Path, entries: &[ChunkedEntry<'_>]) -> Result<TempFile> {
 /// As [`create`].
 pub(super) fn save(
     prefix: &Path,
-    bundle: &BundleWriter<'_>,
+    bundle: &BundleWriter<'_, SaveTensor<'_>>,
     extent: &dyn Fn(usize) -> DataExtent,
     mut chunks: Vec<RangeSums>,
 ) -> Result<TempFile> {
