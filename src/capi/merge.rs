@@ -125,7 +125,8 @@ pub unsafe extern "C" fn tfckpt_save_shard(
 /// Merges num_parts parts, given by their prefixes, into the checkpoint prefix, and removes them. A part is
 /// any V2 checkpoint, of tfckpt_save_shard, tfckpt_save or TensorFlow; the order decides the numbers of
 /// the data files. A checkpoint of that prefix is overwritten as by tfckpt_save. No tensor is copied where
-/// parts and checkpoint are on one file system that has hard links. options may be NULL.
+/// parts and checkpoint are on one file system that has hard links. Parts that have a sidecar of chunk
+/// checksums give theirs to that of the checkpoint. options may be NULL.
 ///
 /// # Errors
 ///

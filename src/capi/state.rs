@@ -309,7 +309,8 @@ pub unsafe extern "C" fn tfckpt_remove_options_init(
 }
 
 /// Removes the files of the checkpoint prefix, which is taken literally, in TensorFlow's order: the
-/// meta graph's file, the index, the data files. What is not there is no error. options may be NULL.
+/// meta graph's file, the index, a sidecar of chunk checksums, the data files. What is not there is no
+/// error. options may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_remove_checkpoint(
     prefix: *const c_char,

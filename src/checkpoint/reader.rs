@@ -21,8 +21,9 @@ use crate::v1::{Tensor, V1Reader};
 /// An open checkpoint. Any number of threads may use it at once.
 ///
 /// Of a V2 checkpoint the index and up to 256 data files are open, so that they stay readable when
-/// retention deletes it; of the index only the first block and the one read last are held in memory. Of
-/// a V1 checkpoint all files are open, and names and shapes are held.
+/// retention deletes it; a sidecar is opened when it is first needed. Of the index only the first block
+/// and the one read last are held in memory. Of a V1 checkpoint all files are open, and names and shapes
+/// are held.
 #[derive(Debug)]
 pub struct Reader(Opened);
 
