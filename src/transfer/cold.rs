@@ -89,7 +89,7 @@ pub fn is_cold(pieces: &[Piece<'_>], total: u64) -> bool {
     }
     let (mut before, mut next, mut cold) = (0, 0, 0);
     for piece in pieces {
-        let size = piece.wanted();
+        let size = piece.read();
         // The samples lie in the middle of eighths of the whole.
         while next < SAMPLES && total / SAMPLES * next + total / SAMPLES / 2 < before + size {
             let at = (total / SAMPLES * next + total / SAMPLES / 2).saturating_sub(before);

@@ -52,7 +52,7 @@ pub fn execute(
 ) -> Result<Outcome> {
     let total = pieces
         .iter()
-        .fold(0u64, |total, piece| total.saturating_add(piece.wanted()));
+        .fold(0u64, |total, piece| total.saturating_add(piece.read()));
     let context = call.context;
     let cold = cold::is_cold(&pieces, total).then(|| ColdReads::new(context.mounts()));
     let (threads, chunk, margin) = match cold {

@@ -84,6 +84,14 @@ impl<'a> Piece<'a> {
         })
     }
 
+    /// Bytes that are read of it, at most: with checksums of chunks, all chunks that something is wanted of.
+    pub(super) fn read(&self) -> u64 {
+        let chunks = self.unchecked_runs().and_then(|it| it.chunks.as_ref());
+        chunks.map_or(self.wanted(), |chunks| {
+            (chunks.crcs.len() as u64 * CHUNK_SIZE).min(self.extent.size)
+        })
+    }
+
     /// The runs that are wanted of it, if not all of it is read.
     pub(super) fn unchecked_runs(&self) -> Option<&Scatter<'a>> {
         match &self.target {
