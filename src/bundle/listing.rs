@@ -69,16 +69,18 @@ impl<'a> Listing<'a> {
             if key.is_empty() || self.partitioned.has(key) {
                 continue;
             }
-            let entry = Entry::decode(key, self.entries.value(), self.reader.num_shards());
-            break match entry {
-                Ok(entry) => match self.partitioned.check(key, &entry) {
-                    Ok(()) => Ok(entry),
-                    Err(error) => Err(error),
-                },
-                Err(error) => Err(error.with_file(self.reader.index_file())),
-            };
+            break Entry::decode(key, self.entries.value(), self.reader.num_shards());
         };
-        Ok(Some((self.entries.key(), entry)))
+        let key = self.entries.key();
+        let entry = match entry {
+            Ok(Entry {
+                stored: Stored::Whole(_),
+                ..
+            }) => entry,
+            Ok(entry) => self.partitioned.check(key, &entry).map(|()| entry),
+            Err(error) => Err(error.with_file(self.reader.index_file())),
+        };
+        Ok(Some((key, entry)))
     }
 }
 

@@ -119,8 +119,9 @@ pub unsafe extern "C" fn tfckpt_entries_next(
             let walk = &mut (*entries).walk;
             check_out(entry_out, "entry_out")?;
             put(entry_out, std::ptr::null());
-            walk.current = None;
-            if let Some((key, info)) = walk.entries.next()? {
+            let used = walk.current.take().and_then(|entry| entry.info);
+            let memory = used.map(|info| info.key).unwrap_or_default();
+            if let Some((key, info)) = walk.entries.next_into(memory)? {
                 let current = walk.current.insert(tfckpt_entry::new(key, info));
                 put(entry_out, std::ptr::from_ref(current));
             }

@@ -197,6 +197,18 @@ impl Entries<'_> {
         reason = "the outer result ends the iteration, and the key is lent"
     )]
     pub fn next(&mut self) -> Result<Option<(&[u8], Result<TensorInfo>)>> {
+        self.next_into(Vec::new())
+    }
+
+    /// As [`next`](Self::next); the key is copied into `memory`, for one who asks for many in turn.
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    pub(crate) fn next_into(
+        &mut self,
+        mut memory: Vec<u8>,
+    ) -> Result<Option<(&[u8], Result<TensorInfo>)>> {
         let listing = match &mut self.0 {
             Place::V2(listing) => listing,
             Place::V1(reader, last) => {
@@ -211,7 +223,11 @@ impl Entries<'_> {
         match listing.next()? {
             None => Ok(None),
             Some((key, Err(error))) => Ok(Some((key, Err(error)))),
-            Some((key, Ok(entry))) => Ok(Some((key, Ok(TensorInfo::new(key.to_owned(), entry))))),
+            Some((key, Ok(entry))) => {
+                memory.clear();
+                memory.extend_from_slice(key);
+                Ok(Some((key, Ok(TensorInfo::new(memory, entry)))))
+            }
         }
     }
 }
