@@ -7,16 +7,19 @@ import resource
 import statistics
 import sys
 import time
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from workloads import GIB, Workload
+GIB = 1 << 30
 
 OURS = "ours"
 TENSORFLOW = "tensorflow"
-PLAIN = "plain"
-"""The library itself, doing the same without slices or shards."""
 SAFETENSORS = "safetensors"
+TORCH = "torch"
+PEER = "peer"
+"""Another way of a peer that has a better one, or one without a column of its own."""
+PLAIN = "plain"
+"""The library itself, doing the same in a plainer way."""
 REFERENCE = "reference"
 """Bare system calls doing the same work: what the library is measured against."""
 LIMIT = "limit"
@@ -24,6 +27,7 @@ LIMIT = "limit"
 
 THREADS = (1, 2)
 """What contenders that can be told how many threads to use are run with."""
+MOST = max(THREADS)
 
 
 def counted(threads: int) -> str:
@@ -35,30 +39,39 @@ class WrongResult(Exception):
     """A contender did not move the bytes that it was asked to move."""
 
 
-class Contender(ABC):
-    """One way to save or restore a workload, in one setting."""
+def require(condition: bool, message: str = "other bytes than saved") -> None:
+    """Raises WrongResult unless the condition holds."""
+    if not condition:
+        raise WrongResult(message)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _nothing_to_check(_first: bool) -> None:
+    pass
+
+
+@dataclass(eq=False)
+class Contender:
+    """One way to do a workload's work, in one setting."""
 
     label: str
     group: str
-    threads: int | None = None
-    """How many threads it was told to use; None: its own choice."""
+    run: Callable[[], object]
+    """Timed."""
+    verify: Callable[[bool], object] = _nothing_to_check
+    """Untimed, after the run. Raises if the result is wrong; told whether it is the first round, when more may be
+    checked."""
+    prepare: Callable[[], object] = _nothing
+    """Untimed, just before the run: the same state of caches and memory for everyone."""
+    clean: Callable[[], object] = _nothing
+    """Untimed, after the verification: gives back what the run took."""
     setting: str = ""
     """What it does besides, or what distinguishes it from others of its label, of which only the best is shown."""
-
-    @abstractmethod
-    def prepare(self) -> None:
-        """Untimed, just before the run: the same state of caches and memory for everyone."""
-
-    @abstractmethod
-    def run(self) -> None:
-        """Timed."""
-
-    @abstractmethod
-    def verify(self, first: bool) -> None:
-        """Untimed, after the run. Raises if the result is wrong; in the `first` round more may be checked."""
-
-    def clean(self) -> None:
-        """Untimed, after the verification: gives back what the run took."""
+    threads: int | None = None
+    """How many threads it was told to use; None: its own choice."""
 
 
 @dataclass(frozen=True)
@@ -90,37 +103,47 @@ class Spread:
 class Outcome:
     """What one phase (a workload restored, or saved) measured."""
 
-    workload: Workload
+    name: str
     operation: str
+    size: int
+    """Bytes moved; 0 where the work is not moving bytes."""
+    num_tensors: int
     samples: dict[Contender, list[Sample]] = field(default_factory=dict)
     failures: dict[Contender, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def rate(self, contender: Contender) -> float:
-        """Median bytes per second."""
-        return self.workload.size / statistics.median(s.seconds for s in self.samples[contender])
+    @property
+    def title(self) -> str:
+        """For a heading."""
+        return f"{self.name}: {self.operation}"
 
-    def cpu_per_gib(self, contender: Contender) -> float:
-        """Median CPU-seconds (user and system, all threads of the process) per GiB moved."""
-        return statistics.median(s.cpu_seconds for s in self.samples[contender]) / self.workload.size * GIB
+    def seconds(self, contender: Contender) -> Spread:
+        """Time of a run."""
+        return Spread.of([s.seconds for s in self.samples[contender]])
+
+    def rate(self, contender: Contender) -> float:
+        """Median bytes per second; runs per second where no bytes are moved."""
+        return (self.size or 1) / self.seconds(contender).median
+
+    def cpu_seconds(self, contender: Contender) -> float:
+        """Median CPU-seconds (user and system, all threads of the process) of a run."""
+        return statistics.median(s.cpu_seconds for s in self.samples[contender])
 
     def ratio(self, contender: Contender, base: Contender) -> Spread:
         """How many times as fast as `base`, per round."""
         pairs = zip(self.samples[contender], self.samples[base])
         return Spread.of([b.seconds / c.seconds for c, b in pairs])
 
-    def find(self, group: str) -> Contender | None:
-        """The contender that stands for a group: the library with the most threads; of others the fastest."""
-        if group == OURS:
-            return max((c for c in self.sound() if c.group == OURS), key=lambda c: c.threads or 0, default=None)
-        return self.best(group)
-
     def sound(self) -> list[Contender]:
-        """The contenders without a failure."""
-        return [c for c in self.samples if c not in self.failures]
+        """The contenders without a failure that have been measured."""
+        return [c for c in self.samples if c not in self.failures and self.samples[c]]
+
+    def labelled(self, label: str) -> Contender | None:
+        """The fastest contender of this label."""
+        return max((c for c in self.sound() if c.label == label), key=self.rate, default=None)
 
     def best(self, group: str, most_threads: int | None = None) -> Contender | None:
-        """The fastest by median of a group's settings, with at most so many threads."""
+        """The fastest by median of a group, with at most so many threads."""
         allowed = [
             c
             for c in self.sound()
@@ -128,14 +151,13 @@ class Outcome:
         ]
         return max(allowed, key=self.rate, default=None)
 
+    def ours(self, threads: int = MOST) -> Contender | None:
+        """The library with so many threads."""
+        return next((c for c in self.sound() if c.group == OURS and c.threads == threads), None)
+
     def shown(self) -> list[Contender]:
         """One contender per label: the fastest of its settings, in the order in which they were given."""
-        best: dict[str, Contender] = {}
-        for contender in self.sound():
-            rival = best.get(contender.label)
-            if rival is None or self.rate(contender) > self.rate(rival):
-                best[contender.label] = contender
-        return list(best.values())
+        return [best for label in dict.fromkeys(c.label for c in self.sound()) if (best := self.labelled(label))]
 
 
 def run_rounds(outcome: Outcome, contenders: list[Contender], rounds: int) -> Outcome:
@@ -161,14 +183,14 @@ def run_rounds(outcome: Outcome, contenders: list[Contender], rounds: int) -> Ou
 def _rotated(contenders: list[Contender], number: int, rounds: int) -> list[Contender]:
     """The order of a round: rotated evenly over all rounds, and backwards in every second, so that nobody keeps the
     same place or the same predecessor."""
-    start = number * max(1, len(contenders) // rounds) % len(contenders)
+    start = number * max(1, len(contenders) // rounds) % max(1, len(contenders))
     order = contenders[start:] + contenders[:start]
     return order[::-1] if number % 2 else order
 
 
 def _run_once(contender: Contender, first: bool) -> Sample:
     contender.prepare()
-    gc.collect()
+    gc.collect(0)
     gc.disable()
     try:
         cpu, started = _cpu_seconds(), time.perf_counter()
@@ -187,6 +209,5 @@ def _cpu_seconds() -> float:
 
 
 def _say(outcome: Outcome, number: int, rounds: int, seconds: float) -> None:
-    what = f"{outcome.workload.name} {outcome.operation}"
     which = "warm-up round" if number == 0 else f"round {number} of {rounds}"
-    print(f"{what}: {which}, {seconds:.1f} s", file=sys.stderr, flush=True)
+    print(f"{outcome.title}: {which}, {seconds:.1f} s", file=sys.stderr, flush=True)

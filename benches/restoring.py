@@ -1,226 +1,184 @@
-"""The contenders of a restore: a warm file into memory."""
+"""Restores of a workload: warm or cold, into the caller's warm memory."""
 
 from __future__ import annotations
 
 import ctypes
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+import safetensors.numpy
 
 import peers
-from measure import LIMIT, OURS, REFERENCE, SAFETENSORS, TENSORFLOW, THREADS, Contender, WrongResult, counted
-from reference_ffi import Reference, Setting
-from tfckpt_ffi import CRestoreOptions, CStats, Tfckpt
-from workloads import MIB, Arena, Tensors
+from bars import at_least, number
+from measure import (
+    MOST,
+    OURS,
+    PEER,
+    PLAIN,
+    REFERENCE,
+    SAFETENSORS,
+    TENSORFLOW,
+    THREADS,
+    TORCH,
+    Contender,
+    Outcome,
+    counted,
+    require,
+)
+from restore_kernels import limit_kernels, read_kernels
+from restore_scene import Scene
+from stage import Stage
+from tfckpt_ffi import VERIFY_FULL, VERIFY_NONE, CRestoreOptions, CStats, TensorArray
+from workloads import MIB, Workload
 
-POISON = 0xA5
-DATA_SUFFIX = ".data-00000-of-00001"
-
-
-class Scene:
-    """What the contenders of one restore share: the files, the source to compare with, the caller's warm memory."""
-
-    def __init__(self, tensors: Tensors, directory: Path, tf: peers.TensorFlow, reference: Reference) -> None:
-        self.tensors, self.tf, self.reference = tensors, tf, reference
-        self.prefix = str(directory / "model")
-        self.data = self.prefix + DATA_SUFFIX
-        self.safetensors = str(directory / "model.safetensors")
-        self.destination = Arena(tensors.workload)
-        self._write()
-
-    def _write(self) -> None:
-        self.tf.saver(self.tensors).save(self.prefix)
-        save_file(dict(zip(self.tensors.keys, self.tensors.source.arrays)), self.safetensors)
-        for path in (self.data, self.prefix + ".index", self.safetensors):
-            _sync(path)  # or its pages are written to disk in the middle of the rounds
-        self.reference.compare_file(self.data, self.tensors.source.pieces)
-
-    def check(self, arrays: list[np.ndarray]) -> None:
-        """Raises unless the arrays, in key order, hold the tensors."""
-        if any(array.shape != self.tensors.workload.shape or array.dtype != np.float32 for array in arrays):
-            raise WrongResult("a restored tensor has another shape or dtype")
-        self.reference.compare(self.tensors.pieces_at(arrays), self.tensors.source.pieces)
-
-    def check_destination(self) -> None:
-        """Raises unless the caller's memory holds the tensors."""
-        self.reference.compare(self.destination.pieces, self.tensors.source.pieces)
+SMALL_BUDGET = 8 * MIB
 
 
-class Restore(Contender):
-    """A contender reading `file`."""
+def ours(scene: Scene, threads: int, verify: int = VERIFY_FULL, budget: int = 0, group: str = OURS) -> Contender:
+    """tfckpt_restore into the caller's warm memory, through a context."""
+    lib, workload = scene.stage.lib, scene.workload
+    tensors = TensorArray.of_workload(workload, scene.destination.pieces, workload.request_order())
+    stats, options = lib.new(CStats), lib.new(CRestoreOptions)
+    options.context, options.verify, options.stats = lib.context(threads, budget), verify, ctypes.pointer(stats)
 
-    def __init__(self, scene: Scene, file: str) -> None:
-        self._scene, self._file = scene, file
+    def check(_first: bool) -> None:
+        scene.check_destination()
+        verified = workload.size if verify == VERIFY_FULL else 0
+        require(stats.bytes_verified == verified, f"checksums of {stats.bytes_verified} bytes verified, not {verified}")
+        most = (budget or 64 * MIB) + 200 * workload.num_tensors + 4 * MIB
+        require(stats.peak_host_bytes <= most, f"{stats.peak_host_bytes} bytes of buffers, {most} allowed")
 
-    def prepare(self) -> None:
-        """Spoils the caller's memory (which also keeps it warm) and reads the file once."""
-        self._scene.destination.fill(POISON)
-        warm(self._file)
-
-
-class OursRestore(Restore):
-    """tfckpt_restore into the caller's warm memory, checksums verified, through a context."""
-
-    group = OURS
-    setting = "checksums verified"
-
-    def __init__(self, scene: Scene, lib: Tfckpt, threads: int) -> None:
-        super().__init__(scene, scene.data)
-        self.label, self.threads = f"tfckpt_restore, {counted(threads)}", threads
-        self._lib = lib
-        workload = scene.tensors.workload
-        self._tensors = lib.tensors(scene.tensors.keys, scene.destination.arrays, workload.request_order())
-        self._stats = lib.new(CStats)
-        self._options = lib.new(CRestoreOptions)
-        self._options.context = lib.context(threads)
-        self._options.stats = ctypes.pointer(self._stats)
-
-    def run(self) -> None:
-        """One call."""
-        self._lib.restore(self._scene.prefix, self._tensors, self._options)
-
-    def verify(self, first: bool) -> None:
-        """Every byte there, and every byte's checksum checked."""
-        self._scene.check_destination()
-        size = self._scene.tensors.workload.size
-        if self._stats.bytes_verified != size:
-            raise WrongResult(f"checksums of {self._stats.bytes_verified} of {size} bytes verified")
-
-
-class TfRestore(Restore):
-    """raw_ops.RestoreV2, allocating its outputs."""
-
-    group = TENSORFLOW
-    label = "TensorFlow RestoreV2"
-    setting = "eager op, allocates its outputs"
-
-    def __init__(self, scene: Scene, order: list[int], order_name: str = "") -> None:
-        super().__init__(scene, scene.data)
-        self.label += order_name
-        self._order = order
-        self._restorer = scene.tf.restorer([scene.tensors.keys[i] for i in self._order])
-        self._outputs: list[Any] = []
-
-    def run(self) -> None:
-        """One op."""
-        self._outputs = self._restorer.restore(self._scene.prefix)
-
-    def verify(self, first: bool) -> None:
-        """The outputs, put back into key order."""
-        arrays: dict[int, np.ndarray] = dict(zip(self._order, peers.as_arrays(self._outputs)))
-        self._scene.check([arrays[i] for i in range(len(arrays))])
-
-    def clean(self) -> None:
-        """Frees the outputs, so that the next run finds TensorFlow's allocator in its steady state."""
-        self._outputs = []
-
-
-class SafetensorsRestore(Restore):
-    """safetensors.numpy.load_file: the whole file into new arrays, nothing verified."""
-
-    group = SAFETENSORS
-    label = "safetensors load_file"
-    setting = "allocates its arrays, no checksum"
-
-    def __init__(self, scene: Scene) -> None:
-        super().__init__(scene, scene.safetensors)
-        self._arrays: dict[str, np.ndarray] = {}
-
-    def run(self) -> None:
-        """One call."""
-        self._arrays = load_file(self._scene.safetensors)
-
-    def verify(self, first: bool) -> None:
-        """All keys, and no other."""
-        if sorted(self._arrays) != self._scene.tensors.keys:
-            raise WrongResult("other keys than saved")
-        self._scene.check([self._arrays[key] for key in self._scene.tensors.keys])
-
-    def clean(self) -> None:
-        """Frees the arrays."""
-        self._arrays = {}
-
-
-class ReferenceRestore(Restore):
-    """pread or preadv of the data file's pieces into the caller's memory, in file order."""
-
-    group = REFERENCE
-
-    def __init__(self, scene: Scene, setting: Setting) -> None:
-        super().__init__(scene, scene.data)
-        name = "preadv" if setting.vectored else "pread"
-        self.label, self.threads, self.setting = f"{name}, {counted(setting.threads)}", setting.threads, str(setting)
-        self._setting = setting
-
-    def run(self) -> None:
-        """One call."""
-        self._scene.reference.read(self._file, self._scene.destination.pieces, self._setting)
-
-    def verify(self, first: bool) -> None:
-        """Every byte."""
-        self._scene.check_destination()
-
-
-class LimitRestore(Restore):
-    """A kernel that does less than a restore: memcpy of the same bytes, or reading into one hot buffer."""
-
-    group = LIMIT
-
-    def __init__(self, scene: Scene, name: str, setting: Setting) -> None:
-        super().__init__(scene, scene.data)
-        self.label, self.threads, self.setting = f"{name}, {counted(setting.threads)}", setting.threads, str(setting)
-        self._copies = name == "memcpy"
-        self._setting = setting
-
-    def run(self) -> None:
-        """One call."""
-        reference, source = self._scene.reference, self._scene.tensors.source
-        if self._copies:
-            reference.copy(self._scene.destination.pieces, source.pieces, self._setting)
-        else:
-            reference.read_hot(self._file, source.pieces, self._setting)
-
-    def verify(self, first: bool) -> None:
-        """What was copied; bytes read into a hot buffer are overwritten at once and leave nothing to compare."""
-        if self._copies:
-            self._scene.check_destination()
-
-
-def contenders(scene: Scene, lib: Tfckpt | None, settings: list[Setting]) -> list[Contender]:
-    """Everyone."""
-    out: list[Contender] = []
-    if lib:
-        out += [OursRestore(scene, lib, threads) for threads in reversed(THREADS)]
-    out += [*_tensorflow(scene), SafetensorsRestore(scene)]
-    plain = [s for s in settings if not s.vectored]
-    out += [ReferenceRestore(scene, s) for s in settings]
-    out += [LimitRestore(scene, name, s) for name in ("pread into a hot buffer", "memcpy") for s in plain]
+    label = f"tfckpt_restore, {counted(threads)}" + (", unverified" if verify == VERIFY_NONE else "")
+    label += f", budget {budget // MIB} MiB" if budget else ""
+    out = Contender(label, group, lambda: lib.restore(scene.prefix, tensors, options), check)
+    out.prepare, out.threads = scene.ready(scene.data, into_caller=True), threads
+    out.setting = "checksums verified" if verify == VERIFY_FULL else ""
     return out
 
 
-def _tensorflow(scene: Scene) -> list[Contender]:
-    """TensorFlow is slow when asked in random order, so it is also asked in the file's: its better one counts."""
-    workload = scene.tensors.workload
-    in_order, requested = list(range(workload.num_tensors)), workload.request_order()
-    if requested == in_order:
-        return [TfRestore(scene, in_order)]
-    return [TfRestore(scene, in_order, ", keys in file order"), TfRestore(scene, requested, ", keys shuffled")]
+def theirs(scene: Scene, label: str, group: str, path: str, load: Callable[[], Any], arrays: Callable[[Any], Any]):
+    """A peer that allocates its outputs; `arrays` makes NumPy arrays in key order of what `load` returned."""
+    held: list[Any] = []
+
+    def run() -> None:
+        held[:] = [load()]
+
+    def check(_first: bool) -> None:
+        scene.check(arrays(held[0]))
+
+    out = Contender(label, group, run, check, scene.ready(path, into_caller=False), held.clear)
+    out.setting = "allocates its outputs"
+    return out
 
 
-def warm(path: str) -> None:
-    """Reads the file once, into a small buffer."""
-    buffer = bytearray(4 * MIB)
-    with open(path, "rb", buffering=0) as file:
-        while file.readinto(buffer):
-            pass
+def peer_contenders(scene: Scene, *, saver: bool = False) -> list[Contender]:
+    """Everyone else, in their steady state. RestoreV2 asked for shuffled keys reads its 1 MiB buffer again for most of
+    them, so it is also asked in the file's order, and its better figure counts."""
+    stage, workload = scene.stage, scene.workload
+    in_order, requested = list(range(workload.num_tensors)), workload.request_order().tolist()
+    orders = (
+        {"": in_order} if requested == in_order else {", keys in file order": in_order, ", keys shuffled": requested}
+    )
+    out = []
+    for name, order in orders.items():
+        restorer = stage.tf.restorer(workload, order)
+        back = np.argsort(order)
+
+        def arrays(outputs: list[Any], back: np.ndarray = back) -> list[np.ndarray]:
+            found = stage.tf.as_arrays(outputs)
+            return [found[i] for i in back]
+
+        load = lambda restorer=restorer: restorer.restore(scene.prefix)
+        out.append(theirs(scene, f"TensorFlow RestoreV2{name}", TENSORFLOW, scene.data, load, arrays))
+    if saver:
+        v1 = peers.TfV1Saver(stage.tf, workload)
+        stage.at_end.append(v1.close)
+        load_v1 = lambda: v1.restore(scene.prefix)
+        out.append(theirs(scene, "TensorFlow Saver.restore", PEER, scene.data, load_v1, lambda _: v1.arrays()))
+    by_key = lambda found: [found[key] for key in workload.keys]
+    if Path(scene.safetensors).exists():
+        for backend in ("mmap", "pread"):
+            load = lambda backend=backend: safetensors.numpy.load_file(scene.safetensors, backend=backend)
+            out.append(theirs(scene, f"safetensors load_file, {backend}", SAFETENSORS, scene.safetensors, load, by_key))
+    if (torch := stage.torch) and Path(scene.torch).exists():
+        load = lambda: torch.load(scene.torch)
+        as_arrays = lambda tensors: by_key(torch.as_arrays(tensors))
+        out.append(theirs(scene, "torch.load(mmap=True)", TORCH, scene.torch, load, as_arrays))
+    return out
 
 
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def warm_restore(stage: Stage, workload: Workload, *, detailed: bool = False, all_peers: bool = True) -> Outcome:
+    """Rows 1, 3 and 10, or 7: the workload restored from the page cache into the caller's warm memory."""
+    with stage.folder() as folder:
+        scene = Scene(stage, workload, folder, all_peers=all_peers)
+        contenders = [ours(scene, threads) for threads in reversed(THREADS)]
+        if detailed:
+            contenders += [ours(scene, t, verify=VERIFY_NONE, group=PLAIN) for t in reversed(THREADS)]
+            contenders += [ours(scene, MOST, budget=SMALL_BUDGET, group=PLAIN)]
+        contenders += peer_contenders(scene, saver=detailed)
+        contenders += read_kernels(scene)
+        contenders += limit_kernels(scene) if detailed else []
+        outcome = Outcome(workload.name, "restore", workload.size, workload.num_tensors)
+        stage.measure(outcome, contenders)
+        if workload.shuffled:
+            outcome.notes.append(_graph_note(outcome, scene))
+            _find_small(stage, outcome)
+        else:
+            _find_warm(stage, outcome)
+    return outcome
+
+
+def cold_restore(stage: Stage, workload: Workload) -> Outcome:
+    """Row 6: from the disk."""
+    with stage.folder() as folder:
+        scene = Scene(stage, workload, folder)
+        scene.cold = True
+        contenders = [ours(scene, threads) for threads in reversed(THREADS)]
+        contenders += [*peer_contenders(scene), *read_kernels(scene, direct=True)]
+        outcome = Outcome(workload.name, "cold restore", workload.size, workload.num_tensors)
+        stage.measure(outcome, contenders)
+        stage.find(at_least(6, outcome, outcome.ours(), outcome.best(REFERENCE), 0.95))
+    return outcome
+
+
+def _find_warm(stage: Stage, outcome: Outcome) -> None:
+    best, one = outcome.ours(), outcome.ours(1)
+    stage.find(
+        at_least(1, outcome, best, outcome.best(REFERENCE), 0.85),
+        at_least(1, outcome, one, outcome.best(REFERENCE, 1), 0.75),
+        at_least(1, outcome, best, outcome.best(TENSORFLOW), 3.5),
+        at_least(1, outcome, best, outcome.best(SAFETENSORS), 4),
+        at_least(3, outcome, best, outcome.labelled("tfckpt_restore, 2 threads, unverified"), 0.85),
+        at_least(3, outcome, one, outcome.labelled("tfckpt_restore, 1 thread, unverified"), 0.75),
+        at_least(10, outcome, outcome.labelled("tfckpt_restore, 2 threads, budget 8 MiB"), best, 0.8),
+    )
+
+
+def _find_small(stage: Stage, outcome: Outcome) -> None:
+    best = outcome.ours()
+    if best:
+        rate = outcome.num_tensors / outcome.seconds(best).median
+        kernel = outcome.best(REFERENCE)
+        floor = (
+            f"{kernel.label} ({kernel.setting}): {outcome.num_tensors / outcome.seconds(kernel).median:,.0f}/s"
+            if kernel
+            else ""
+        )
+        what = f"{outcome.title}, {best.label}"
+        stage.find(number(7, what, ">= 1,500,000 tensors/s", f"{rate:,.0f}", rate >= 1.5e6, floor))
+    stage.find(at_least(7, outcome, best, outcome.best(TENSORFLOW), 6))
+
+
+def _graph_note(outcome: Outcome, scene: Scene) -> str:
+    """How much of TensorFlow's figure is Python's, where there are outputs enough for it to count."""
+    tensorflow = outcome.best(TENSORFLOW)
+    if tensorflow is None or scene.stage.quick:
+        return ""
+    graph = scene.stage.tf.restorer(scene.workload).graph_seconds(scene.prefix)
+    return (
+        "Not in the table: inside a tf.function that hands out only one of the outputs, RestoreV2 takes "
+        f"{graph / outcome.seconds(tensorflow).median:.2f} of its eager time (best of 4, not interleaved); the rest is "
+        "Python's share per output."
+    )

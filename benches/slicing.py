@@ -1,191 +1,176 @@
-"""Workloads of one tensor in parts: shards saved side by side, slices restored, stored slices cut anew."""
+"""Parts of tensors: 4 KiB of one of 1 GiB, one eighth of each of many."""
 
 from __future__ import annotations
 
 import ctypes
-import shutil
+import os
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from measure import OURS, PLAIN, TENSORFLOW, THREADS, Contender, WrongResult, counted
-from peers import TensorFlow
-from restoring import POISON, warm
-from saving import touch_page_cache
-from tfckpt_ffi import CRestoreOptions, CSaveOptions, CStats, CTensor, Tfckpt
-from workloads import GIB, KIB, MIB, Workload
+from bars import Finding, number, within
+from measure import MOST, OURS, PLAIN, REFERENCE, TENSORFLOW, Contender, Outcome, counted, require
+from reference_ffi import Setting
+from restore_scene import DATA, POISON
+from settling import settings, settle
+from stage import Stage, warm
+from tfckpt_ffi import VERIFY_FETCHED, VERIFY_FULL, CRestoreOptions, CSaveOptions, CStats, TensorArray
+from workloads import GIB, KIB, MIB, PIECE, Source, Spec, Workload
 
-VERIFY_FETCHED = 1
-KEY = "table"
-
-WORKLOADS: tuple[Workload, ...] = (
-    Workload("shards8", 64, 8 * MIB, bars={"save": 0.9}, base=PLAIN),
-    Workload("reshard rows", 1, 512 * MIB, bars={"restore": 0.6}, base=PLAIN),
-    Workload("reshard columns", 1, 512 * MIB, bars={"restore": 0.6}, base=PLAIN),
-    Workload("slice4k", 1, 4 * KIB, bars={"restore": 100.0}, memory=GIB),
+ROW = 1024
+LARGE = Workload("4KiB of 1GiB", lambda: [Spec("table", (GIB // 4 // ROW, ROW))])
+MATRICES = Workload(
+    "an eighth of 64x16MiB", lambda: [Spec(f"layer_{i:02}/weights", (ROW, 16 * MIB // 4 // ROW)) for i in range(64)]
 )
 
-MOST = max(THREADS)
+
+class _Scene:
+    """A stored workload, and one run of rows of each of its tensors, `start` and `count`."""
+
+    def __init__(self, stage: Stage, workload: Workload, prefix: str, start: int, count: int) -> None:
+        self.stage, self.workload, self.prefix = stage, workload, prefix
+        self.data = prefix + DATA
+        self.start, self.count = start, count
+        source = Source(workload)
+        options = stage.lib.new(CSaveOptions)
+        options.context = stage.lib.context(MOST)
+        self.has_sidecar = hasattr(options, "chunk_checksums")
+        if self.has_sidecar:
+            options.chunk_checksums = 1
+        stage.lib.save(prefix, TensorArray.of_workload(workload, source.pieces), options)
+        stage.reference.compare_file(self.data, source.pieces)
+        self.wanted = [array[start : start + count].copy() for array in source.arena.arrays]
+        self.out = [np.empty_like(array) for array in self.wanted]
+        self.pieces = np.empty(workload.num_tensors, PIECE)
+        row = [spec.size // spec.shape[0] for spec in workload.specs]
+        self.pieces["offset"] = workload.offsets + np.array(row, np.uint64) * np.uint64(start)
+        self.pieces["size"] = [array.nbytes for array in self.out]
+        self.pieces["data"] = [array.ctypes.data for array in self.out]
+
+    @property
+    def specs(self) -> list[str]:
+        """As shape_and_slice."""
+        return [f"{s.shape[0]} {s.shape[1]} {self.start},{self.count}:-" for s in self.workload.specs]
+
+    @property
+    def size(self) -> int:
+        """Bytes that are wanted."""
+        return sum(array.nbytes for array in self.wanted)
+
+    def check(self, arrays: list[np.ndarray]) -> None:
+        """Raises unless they are the rows."""
+        require(
+            all(np.array_equal(a.view(np.uint32), b.view(np.uint32)) for a, b in zip(arrays, self.wanted, strict=True))
+        )
+
+    def ready(self) -> None:
+        """Before every run."""
+        for array in self.out:
+            array.view(np.uint8).fill(POISON)
+        warm(self.data)
+
+    def ours(self, how: str, verify: int, prefix: str, group: str) -> Contender:
+        """tfckpt_restore of the rows."""
+        lib = self.stage.lib
+        tensors = TensorArray.of_arrays(self.workload.keys, self.out)
+        tensors.set_texts("slice_spec", self.specs)
+        stats, options = lib.new(CStats), lib.new(CRestoreOptions)
+        options.context, options.verify, options.stats = lib.context(MOST), verify, ctypes.pointer(stats)
+
+        def check(_first: bool) -> None:
+            self.check(self.out)
+            require(verify == VERIFY_FETCHED or stats.bytes_verified >= self.size, "not all of it was verified")
+
+        run = lambda: lib.restore(prefix, tensors, options)
+        return Contender(f"tfckpt_restore, {how}", group, run, check, self.ready, threads=MOST)
+
+    def tensorflow(self) -> Contender:
+        """RestoreV2 with the same shape_and_slices."""
+        stage, held = self.stage, []
+        restorer = stage.tf.restorer(self.workload, slices=self.specs)
+
+        def run() -> None:
+            held[:] = restorer.restore(self.prefix)
+
+        check = lambda _first: self.check(stage.tf.as_arrays(held))
+        setting = "reads and verifies whole tensors, allocates its outputs"
+        return Contender("TensorFlow RestoreV2", TENSORFLOW, run, check, self.ready, held.clear, setting)
+
+    def kernel(self, setting: Setting) -> Contender:
+        """pread of the rows."""
+        run = lambda: self.stage.reference.read(self.data, self.pieces, setting)
+        check = lambda _first: self.check(self.out)
+        label = f"pread, {counted(setting.threads)}"
+        return Contender(label, REFERENCE, run, check, self.ready, setting=str(setting), threads=setting.threads)
 
 
-class Case(Contender):
-    """One way to do it, from functions."""
-
-    def __init__(self, label: str, group: str, setting: str, run: Callable[[], None], check: Callable[[], None]) -> None:
-        self.label, self.group, self.setting, self._run, self._check = label, group, setting, run, check
-        self.threads = None if group == TENSORFLOW else MOST
-        self.before: Callable[[], None] = lambda: None
-        self.after: Callable[[], None] = lambda: None
-
-    def prepare(self) -> None:
-        """What the case says."""
-        self.before()
-
-    def run(self) -> None:
-        """One call."""
-        self._run()
-
-    def verify(self, first: bool) -> None:
-        """What the case says."""
-        self._check()
-
-    def clean(self) -> None:
-        """What the case says."""
-        self.after()
+def _contenders(scene: _Scene, kernels: list[Setting]) -> list[Contender]:
+    out = [scene.ours("unverified (FETCHED)", VERIFY_FETCHED, _without_sidecar(scene), OURS)]
+    if scene.has_sidecar:
+        out.append(scene.ours("verified by the sidecar", VERIFY_FETCHED, scene.prefix, PLAIN))
+        out[-1].verify = _verified(out[-1].verify, scene)
+    out.append(scene.ours("verified whole", VERIFY_FULL, scene.prefix, PLAIN))
+    return [*out, scene.tensorflow(), *(scene.kernel(setting) for setting in kernels)]
 
 
-def contenders(workload: Workload, lib: Tfckpt, tf: TensorFlow, directory: Path) -> list[Contender]:
-    """Everyone who takes part in a workload of this module."""
-    if workload.name == "shards8":
-        return _shards(workload, lib, directory)
-    if workload.name == "slice4k":
-        return _slice(workload, lib, tf, directory)
-    return _reshard(workload, lib, directory, axis=0 if workload.name.endswith("rows") else 1)
+def _verified(check: Callable[[bool], Any], scene: _Scene) -> Callable[[bool], Any]:
+    """The rows, and that they can not be restored when they are damaged: the first round flips a bit of them."""
+
+    def checked(first: bool) -> None:
+        check(first)
+        if first:
+            _require_refusal(scene)
+
+    return checked
 
 
-def _require(same: bool) -> None:
-    if not same:
-        raise WrongResult("other bytes than saved")
+def _require_refusal(scene: _Scene) -> None:
+    at = int(scene.pieces["offset"][0])
+    probe = scene.ours("", VERIFY_FETCHED, scene.prefix, OURS)
+    with open(scene.data, "r+b") as file:
+        original = os.pread(file.fileno(), 1, at)
+        os.pwrite(file.fileno(), bytes([original[0] ^ 1]), at)
+        try:
+            probe.run()
+        except Exception:
+            return
+        finally:
+            os.pwrite(file.fileno(), original, at)
+    require(False, "a flipped bit was not noticed")
 
 
-def _random(shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 1 << 32, shape, np.uint32).view(np.float32)
+def _without_sidecar(scene: _Scene) -> str:
+    """The same files under another prefix, the sidecar left out."""
+    other = scene.prefix + "-bare"
+    for end in (DATA, ".index"):
+        os.link(scene.prefix + end, other + end)
+    return other
 
 
-def _save(lib: Tfckpt, prefix: str, tensors: ctypes.Array[CTensor], shard_by_device: bool = False) -> None:
-    options = lib.new(CSaveOptions)
-    options.context, options.no_sync, options.shard_by_device = lib.context(MOST), 1, shard_by_device
-    lib.save(prefix, tensors, options)
+def one_row(stage: Stage) -> None:
+    """Row 9."""
+    with stage.folder() as folder:
+        scene = _Scene(stage, LARGE, str(folder / "model"), start=LARGE.specs[0].shape[0] // 2, count=1)
+        outcome = Outcome(LARGE.name, "restore", scene.size, 1)
+        stage.measure(outcome, _contenders(scene, [Setting(chunk=4 * KIB)]))
+        unverified = outcome.labelled("tfckpt_restore, unverified (FETCHED)")
+        stage.find(within(9, outcome, unverified, 1e-3), _with_sidecar(outcome))
 
 
-def _shards(workload: Workload, lib: Tfckpt, directory: Path) -> list[Contender]:
-    arrays = list(_random((workload.num_tensors, *workload.shape)))
-    tensors = lib.tensors(workload.keys(), arrays, list(range(len(arrays))))
-    for i, tensor in enumerate(tensors):
-        tensor.device_name = b"/device:CPU:%d" % (i % 8)
-    touch_page_cache(directory / "touch", 2 * workload.size)
-
-    def case(label: str, group: str, shards: int) -> Case:
-        options = lib.new(CSaveOptions)
-        options.context, options.no_sync, options.shard_by_device = lib.context(MOST), 1, shards > 1
-        folder = directory / f"save{shards}"
-        folder.mkdir()
-
-        def check() -> None:
-            files = sorted(folder.glob("m.data-*"))
-            _require(len(files) == shards and sum(file.stat().st_size for file in files) == workload.size)
-            for shard, file in enumerate(files):
-                own = arrays if shards == 1 else arrays[shard::shards]
-                saved = np.memmap(file, np.uint8, "r").reshape(len(own), -1)
-                _require(all(np.array_equal(a.view(np.uint8), b) for a, b in zip(own, saved)))
-
-        def clean() -> None:
-            shutil.rmtree(folder)
-            folder.mkdir()
-
-        out = Case(label, group, counted(MOST), lambda: lib.save(str(folder / "m"), tensors, options), check)
-        out.after = clean
-        return out
-
-    return [case("8 shards, one per device", OURS, 8), case("one shard", PLAIN, 1)]
+def _with_sidecar(outcome: Outcome) -> Finding | None:
+    ours = outcome.labelled("tfckpt_restore, verified by the sidecar")
+    if ours is None:
+        return number(9, f"{outcome.title}, verified by the sidecar", "<= 1 ms", "the library has no sidecar", False)
+    return within(9, outcome, ours, 1e-3)
 
 
-def _reshard(workload: Workload, lib: Tfckpt, directory: Path, axis: int) -> list[Contender]:
-    shape = (workload.size // 4 // 16384, 16384)
-    source = _random(shape)
-    whole, parts = str(directory / "whole"), str(directory / "parts")
-    _save(lib, whole, lib.tensors([KEY], [source], [0]))
-
-    def cut(number: int) -> tuple[list[np.ndarray], list[bytes]]:
-        edges = [shape[axis] * i // number for i in range(number + 1)]
-        arrays = [np.ascontiguousarray(part) for part in np.split(source, edges[1:-1], axis)]
-        spans = [f"{start},{end - start}" for start, end in zip(edges, edges[1:])]
-        slices = [f"{span}:-" if axis == 0 else f"-:{span}" for span in spans]
-        return arrays, [f"{shape[0]} {shape[1]} {text}".encode() for text in slices]
-
-    def described(arrays: list[np.ndarray], specs: list[bytes]) -> ctypes.Array[CTensor]:
-        tensors = lib.tensors([KEY] * len(arrays), arrays, list(range(len(arrays))))
-        for tensor, spec in zip(tensors, specs):
-            tensor.slice_spec = spec
-        return tensors
-
-    stored, slices = cut(8)
-    _save(lib, parts, described(stored, slices))
-    del stored
-    expected, specs = cut(3)
-    runs = [np.empty_like(array) for array in expected]
-    plain = np.empty_like(source)
-
-    def case(label: str, group: str, prefix: str, wanted: list[np.ndarray], out: list[np.ndarray], slices: list[bytes]):
-        options = lib.new(CRestoreOptions)
-        options.context = lib.context(MOST)
-        tensors = described(out, slices)
-        check = lambda: _require(all(np.array_equal(a.view(np.uint32), b.view(np.uint32)) for a, b in zip(out, wanted)))
-        result = Case(label, group, "checksums verified", lambda: lib.restore(prefix, tensors, options), check)
-
-        def prepare() -> None:
-            for array in out:
-                array.view(np.uint8).fill(POISON)
-            warm(prefix + ".data-00000-of-00001")
-
-        result.before = prepare
-        return result
-
-    return [
-        case("8 slices as 3 runs", OURS, parts, expected, runs, specs),
-        case("the whole tensor", PLAIN, whole, [source], [plain], [b""]),
-    ]
-
-
-def _slice(workload: Workload, lib: Tfckpt, tf: TensorFlow, directory: Path) -> list[Contender]:
-    row = workload.shape[0]
-    rows = GIB // 4 // row
-    source = _random((rows, row))
-    prefix = str(directory / "whole")
-    _save(lib, prefix, lib.tensors([KEY], [source], [0]))
-    wanted = source[rows // 2 : rows // 2 + 1].copy()
-    del source
-    spec = f"{rows} {row} {rows // 2},1:-"
-    out = np.empty_like(wanted)
-    tensors = lib.tensors([KEY], [out], [0])
-    tensors[0].slice_spec = spec.encode()
-    options, stats = lib.new(CRestoreOptions), lib.new(CStats)
-    options.context, options.verify = lib.context(MOST), VERIFY_FETCHED
-    options.stats = ctypes.pointer(stats)
-    restored: list[np.ndarray] = []
-
-    def theirs() -> None:
-        restored[:] = tf.restore_slice(prefix, KEY, spec)
-
-    def same(array: np.ndarray) -> None:
-        _require(np.array_equal(array.view(np.uint32), wanted.view(np.uint32)))
-
-    ours = Case("one row, FETCHED", OURS, "only the row is read", lambda: lib.restore(prefix, tensors, options),
-                lambda: same(out))  # fmt: skip
-    tensorflow = Case("TensorFlow RestoreV2", TENSORFLOW, "reads the tensor", theirs, lambda: same(restored[0]))
-    ours.before = lambda: out.view(np.uint8).fill(POISON)
-    for contender in (ours, tensorflow):
-        spoil = contender.before
-        contender.before = lambda spoil=spoil: (spoil(), warm(prefix + ".data-00000-of-00001"))[0]
-    return [ours, tensorflow]
+def eighths(stage: Stage) -> None:
+    """One eighth of each tensor."""
+    with stage.folder() as folder:
+        scene = _Scene(stage, MATRICES, str(folder / "model"), start=ROW // 4, count=ROW // 8)
+        read = lambda setting: stage.reference.read(scene.data, scene.pieces, setting)
+        sweep = stage.sweep(f"{MATRICES.name}: restore")
+        kernels = settle(sweep, "pread", settings(quick=stage.quick), scene.size, read)
+        outcome = Outcome(MATRICES.name, "restore", scene.size, MATRICES.num_tensors)
+        stage.measure(outcome, _contenders(scene, kernels))

@@ -5,41 +5,128 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from ctypes import POINTER, byref, c_char_p, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import byref, c_char_p, c_int32, c_int64, c_uint64, c_void_p
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-# The structs are those of the interop tests, which compare them with the header.
+# The structs and prototypes are those of the interop tests, which compare them with the header.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "interop"))
-from tfckpt_abi import CContextOptions, CRestoreOptions, CSaveOptions, CStats, CTensor  # noqa: E402
+from tfckpt_abi import (  # noqa: E402
+    SIGNATURES,
+    CContextOptions,
+    CMergeOptions,
+    CRestoreOptions,
+    CSaveOptions,
+    CStats,
+    CTensor,
+)
 
-DTYPE_FLOAT = 1
+from workloads import Workload  # noqa: E402
 
-_PROTOTYPES: dict[str, tuple[object, list[object]]] = {
-    "tfckpt_version_string": (c_char_p, []),
-    "tfckpt_context_options_init": (c_int32, [POINTER(CContextOptions), c_size_t]),
-    "tfckpt_save_options_init": (c_int32, [POINTER(CSaveOptions), c_size_t]),
-    "tfckpt_restore_options_init": (c_int32, [POINTER(CRestoreOptions), c_size_t]),
-    "tfckpt_stats_init": (c_int32, [POINTER(CStats), c_size_t]),
-    "tfckpt_tensor_init": (c_int32, [POINTER(CTensor), c_size_t]),
-    "tfckpt_context_new": (c_int32, [POINTER(CContextOptions), POINTER(c_void_p), POINTER(c_void_p)]),
-    "tfckpt_context_free": (None, [c_void_p]),
-    "tfckpt_save": (
-        c_int32,
-        [c_char_p, POINTER(CTensor), c_size_t, POINTER(CSaveOptions), POINTER(c_char_p), POINTER(c_void_p)],
-    ),
-    "tfckpt_restore": (
-        c_int32,
-        [c_char_p, POINTER(CTensor), c_size_t, POINTER(CRestoreOptions), POINTER(c_int32), POINTER(c_void_p)],
-    ),
-    "tfckpt_error_message": (c_char_p, [c_void_p]),
-    "tfckpt_error_free": (None, [c_void_p]),
+VERIFY_FULL, VERIFY_FETCHED, VERIFY_NONE = 0, 1, 2
+DTYPES = {"float32": 1, "bfloat16": 14, "strings": 7}
+
+_INIT = {
+    CTensor: "tfckpt_tensor_init",
+    CStats: "tfckpt_stats_init",
+    CContextOptions: "tfckpt_context_options_init",
+    CSaveOptions: "tfckpt_save_options_init",
+    CRestoreOptions: "tfckpt_restore_options_init",
+    CMergeOptions: "tfckpt_merge_options_init",
+}
+
+# Of functions that a library may lack: these are looked for by name.
+_OUT = ctypes.POINTER(c_void_p)
+_OPTIONAL: dict[str, tuple[Any, list[Any]]] = {
+    "buffer_new": (c_int32, [c_uint64, _OUT, _OUT]),
+    "buffer_data": (c_void_p, [c_void_p]),
+    "buffer_free": (None, [c_void_p]),
+    "save_async": (c_int32, [c_char_p, c_void_p, ctypes.c_size_t, ctypes.POINTER(CSaveOptions), _OUT, _OUT]),
+    "job_wait": (c_int32, [c_void_p, c_int64, _OUT]),
+    "job_free": (None, [c_void_p]),
 }
 
 
 class TfckptError(Exception):
     """A call of the library failed."""
+
+
+def _format(kind: Any) -> str:
+    number = kind in (ctypes.c_int32, ctypes.c_int64)
+    return f"<{'i' if number else 'u'}{ctypes.sizeof(kind)}"
+
+
+_RECORD = np.dtype(
+    {
+        "names": [name for name, _ in CTensor._fields_],
+        "formats": [_format(kind) for _, kind in CTensor._fields_],
+        "offsets": [getattr(CTensor, name).offset for name, _ in CTensor._fields_],
+        "itemsize": ctypes.sizeof(CTensor),
+    }
+)
+
+
+class TensorArray:
+    """An array of tfckpt_tensor, made at the speed of NumPy; it borrows the tensors' memory."""
+
+    def __init__(self, keys: list[str], shapes: list[tuple[int, ...]], dtypes: list[int]) -> None:
+        encoded = [key.encode() for key in keys]
+        self._keys = np.frombuffer(b"".join(encoded) + b"\0", np.uint8)
+        self._dims = np.array([dim for shape in shapes for dim in shape] + [0], np.int64)
+        self._texts: list[Any] = []
+        ranks = np.array([len(shape) for shape in shapes], np.uint64)
+        sizes = np.array([len(key) for key in encoded], np.uint64)
+        self.records = np.zeros(len(keys), _RECORD)
+        self.records["struct_size"] = ctypes.sizeof(CTensor)
+        self.records["key"] = _starts(sizes) + np.uint64(self._keys.ctypes.data)
+        self.records["key_size"], self.records["rank"], self.records["dtype"] = sizes, ranks, dtypes
+        self.records["shape"] = _starts(ranks) * np.uint64(8) + np.uint64(self._dims.ctypes.data)
+
+    @classmethod
+    def of_workload(cls, workload: Workload, pieces: np.ndarray, order: np.ndarray | None = None) -> TensorArray:
+        """A workload's tensors at the pieces' places, in the given order."""
+        specs = workload.specs
+        out = cls([s.key for s in specs], [s.shape for s in specs], [DTYPES[s.dtype.name] for s in specs])
+        out.move(pieces)
+        if order is not None:
+            out.records = np.ascontiguousarray(out.records[order])
+        return out
+
+    @classmethod
+    def of_arrays(cls, keys: list[str], arrays: list[np.ndarray]) -> TensorArray:
+        """NumPy arrays; the caller keeps them."""
+        out = cls(keys, [a.shape for a in arrays], [DTYPES[a.dtype.name] for a in arrays])
+        out.records["data"] = [a.ctypes.data for a in arrays]
+        out.records["size"] = [a.nbytes for a in arrays]
+        return out
+
+    def move(self, pieces: np.ndarray) -> None:
+        """To other memory."""
+        self.records["data"], self.records["size"] = pieces["data"], pieces["size"]
+
+    def set_texts(self, field: str, texts: list[str]) -> None:
+        """A field of C strings, such as slice_spec."""
+        buffers = [ctypes.create_string_buffer(text.encode()) for text in texts]
+        self._texts.append(buffers)
+        self.records[field] = [ctypes.addressof(buffer) for buffer in buffers]
+
+    def part(self, start: int, stop: int) -> TensorArray:
+        """Some of them, sharing what they point to."""
+        out = TensorArray([], [], [])
+        out._keys, out._dims, out._texts = self._keys, self._dims, self._texts
+        out.records = self.records[start:stop]
+        return out
+
+    @property
+    def arguments(self) -> tuple[Any, int]:
+        """As C functions take them."""
+        return ctypes.cast(c_void_p(self.records.ctypes.data), ctypes.POINTER(CTensor)), len(self.records)
+
+
+def _starts(sizes: np.ndarray) -> np.ndarray:
+    return (np.cumsum(sizes) - sizes).astype(np.uint64)
 
 
 class Tfckpt:
@@ -48,36 +135,36 @@ class Tfckpt:
     def __init__(self, path: Path) -> None:
         self._lib = ctypes.CDLL(str(path))
         self._contexts: list[c_void_p] = []
-        for name, (result, arguments) in _PROTOTYPES.items():
-            function = getattr(self._lib, name)
-            function.restype = result
-            function.argtypes = arguments
+        for name, (result, arguments) in {**_OPTIONAL, **SIGNATURES}.items():
+            function = getattr(self._lib, f"tfckpt_{name}", None)
+            if function is not None:
+                function.restype, function.argtypes = result, arguments
+
+    def has(self, *names: str) -> bool:
+        """Whether the library exports these functions."""
+        return all(hasattr(self._lib, f"tfckpt_{name}") for name in names)
+
+    def address(self, name: str) -> c_void_p:
+        """Of a function."""
+        return ctypes.cast(getattr(self._lib, f"tfckpt_{name}"), c_void_p)
 
     def version(self) -> str:
         """The library's version."""
         return str(self._lib.tfckpt_version_string(), "ascii")
 
-    def new(self, kind: type[ctypes.Structure]) -> ctypes.Structure:
-        """A struct that the library itself has initialised, which also proves that both sides agree on its size."""
-        name = {
-            CTensor: "tfckpt_tensor_init",
-            CStats: "tfckpt_stats_init",
-            CContextOptions: "tfckpt_context_options_init",
-            CSaveOptions: "tfckpt_save_options_init",
-            CRestoreOptions: "tfckpt_restore_options_init",
-        }[kind]
+    def new(self, kind: type[ctypes.Structure]) -> Any:
+        """A struct that the library itself has initialised, which also proves that it knows this size."""
         struct = kind()
-        code = getattr(self._lib, name)(byref(struct), ctypes.sizeof(kind))
+        code = getattr(self._lib, _INIT[kind])(byref(struct), ctypes.sizeof(kind))
         if code or struct.struct_size != ctypes.sizeof(kind):
-            raise TfckptError(f"{name} code={code}: tfckpt_ffi.py does not match the library's header")
+            raise TfckptError(f"{_INIT[kind]} code={code}: tfckpt_abi.py does not match the library's header")
         return struct
 
-    def context(self, num_threads: int) -> c_void_p:
+    def context(self, num_threads: int, max_host_bytes: int = 0) -> c_void_p:
         """A context of its own for one contender, valid until free_contexts."""
         options = self.new(CContextOptions)
-        options.num_threads = num_threads
-        context, error = c_void_p(), c_void_p()
-        self._check(self._lib.tfckpt_context_new(byref(options), byref(context), byref(error)), error)
+        options.num_threads, options.max_host_bytes = num_threads, max_host_bytes
+        context = self.make("context_new", byref(options))
         self._contexts.append(context)
         return context
 
@@ -86,33 +173,29 @@ class Tfckpt:
         while self._contexts:
             self._lib.tfckpt_context_free(self._contexts.pop())
 
-    def tensors(self, keys: list[str], arrays: list[np.ndarray], order: list[int]) -> ctypes.Array[CTensor]:
-        """The array of tfckpt_tensor for float32 arrays, in the given order; it borrows the arrays' memory."""
-        out = (CTensor * len(order))()
-        for tensor, i in zip(out, order):
-            key, array = keys[i].encode(), arrays[i]
-            tensor.struct_size = ctypes.sizeof(CTensor)
-            tensor.key, tensor.key_size = key, len(key)
-            tensor.dtype, tensor.rank = DTYPE_FLOAT, array.ndim
-            tensor.shape = (c_int64 * array.ndim)(*array.shape)
-            tensor.data, tensor.size = array.ctypes.data, array.nbytes
-        return out
+    def call(self, name: str, *arguments: Any) -> None:
+        """A function whose last parameter is the error."""
+        error = c_void_p()
+        code = getattr(self._lib, f"tfckpt_{name}")(*arguments, byref(error))
+        if code:
+            message = self._lib.tfckpt_error_message(error) if error else b""
+            self._lib.tfckpt_error_free(error)
+            raise TfckptError(f"{name}: code={code} {message.decode(errors='replace')}")
 
-    def save(self, prefix: str, tensors: ctypes.Array[CTensor], options: ctypes.Structure) -> None:
+    def make(self, name: str, *arguments: Any) -> c_void_p:
+        """A function whose parameter before the error receives a handle."""
+        handle = c_void_p()
+        self.call(name, *arguments, byref(handle))
+        return handle
+
+    def plain(self, name: str, *arguments: Any) -> Any:
+        """A function without an error."""
+        return getattr(self._lib, f"tfckpt_{name}")(*arguments)
+
+    def save(self, prefix: str, tensors: TensorArray, options: CSaveOptions) -> None:
         """tfckpt_save."""
-        error = c_void_p()
-        code = self._lib.tfckpt_save(os.fsencode(prefix), tensors, len(tensors), byref(options), None, byref(error))
-        self._check(code, error)
+        self.call("save", os.fsencode(prefix), *tensors.arguments, byref(options), None)
 
-    def restore(self, prefix: str, tensors: ctypes.Array[CTensor], options: ctypes.Structure) -> None:
+    def restore(self, prefix: str, tensors: TensorArray, options: CRestoreOptions) -> None:
         """tfckpt_restore."""
-        error = c_void_p()
-        code = self._lib.tfckpt_restore(os.fsencode(prefix), tensors, len(tensors), byref(options), None, byref(error))
-        self._check(code, error)
-
-    def _check(self, code: int, error: c_void_p) -> None:
-        if code == 0:
-            return
-        message = self._lib.tfckpt_error_message(error) if error else b""
-        self._lib.tfckpt_error_free(error)
-        raise TfckptError(f"code={code} {message.decode(errors='replace')}")
+        self.call("restore", os.fsencode(prefix), *tensors.arguments, byref(options), None)

@@ -1,0 +1,141 @@
+"""Row 12: how time grows with size and with the number of tensors, beside the reference kernel's own."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+from bars import number
+from measure import MOST, OURS, REFERENCE, Contender, Outcome, require, run_rounds
+from reference_ffi import Setting
+from restore_scene import DATA, POISON
+from settling import SWEEP_SIZE, Sweep, settings, settle
+from stage import SHORT_FACTOR, Growth, Stage, touch_page_cache, warm
+from tfckpt_ffi import CRestoreOptions, CSaveOptions, CStats, TensorArray
+from workloads import GIB, KIB, MIB, Arena, Source, Workload, prefix_of, uniform
+
+SIZES = (1 * MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1 * GIB, 4 * GIB, 6 * GIB)
+TENSORS = 16
+"""Tensors that each size is made of."""
+COUNTS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
+TENSOR_SIZE = 1 * KIB
+"""Of each tensor, where their number grows."""
+MOST_TIMES = 1.3
+SMALL = 64 * MIB
+"""Up to that size there are more rounds."""
+
+
+def by_size(stage: Stage) -> None:
+    """From 1 MiB to 6 GiB."""
+    touch_page_cache(stage.directory / "touch", SIZES[-1])
+    works = {size: Workload(f"growth, {size // MIB} MiB", uniform(TENSORS, size // TENSORS)) for size in SIZES}
+    _curves(stage, "size", works)
+
+
+def by_count(stage: Stage) -> None:
+    """From 1 tensor to a million."""
+    works = {count: Workload(f"growth, {count} tensors", uniform(count, TENSOR_SIZE)) for count in COUNTS}
+    _curves(stage, "tensors", works)
+
+
+def _curves(stage: Stage, unit: str, works: dict[int, Workload]) -> None:
+    saves, restores = Growth(f"Save, no sync, by {unit}", unit), Growth(f"Restore, by {unit}", unit)
+    for x, workload in works.items():
+        with stage.folder() as folder:
+            for curve, outcome in ((saves, _save), (restores, _restore)):
+                _add(stage, curve, x, outcome(stage, workload, folder))
+    for curve in (saves, restores):
+        stage.growth.append(curve)
+        ratios = [ours / kernel for _, ours, kernel in curve.points]
+        over = [
+            f"{x / MIB:g} MiB" if unit == "size" else f"{x:,}"
+            for (x, *_), r in zip(curve.points, ratios)
+            if r > MOST_TIMES
+        ]
+        measured = f"at most {max(ratios):.2f}" + (f"; above at {', '.join(over)}" if over else "")
+        stage.find(
+            number(12, curve.title, f"<= {MOST_TIMES} x the kernel's time everywhere", measured, not over, "see Growth")
+        )
+
+
+def _add(stage: Stage, curve: Growth, x: int, outcome: Outcome) -> None:
+    ours, kernel = outcome.best(OURS), outcome.best(REFERENCE)
+    if outcome.failures:
+        stage.outcomes.append(outcome)
+    if ours and kernel:
+        ratio = outcome.ratio(kernel, ours).median  # of times, per round; ours follows from it
+        seconds = outcome.seconds(kernel).median
+        curve.points.append((x, ratio * seconds, seconds))
+
+
+def _rounds(stage: Stage, workload: Workload) -> int:
+    return stage.rounds * (SHORT_FACTOR if workload.size <= SMALL else 1)
+
+
+def _settled(
+    workload: Workload, run: Callable[[Setting], None], before: Callable[[], object], fallocate: bool
+) -> list[Setting]:
+    """One setting per number of threads."""
+    candidates = settings(fallocate=fallocate)
+    if int(workload.sizes.max()) < 256 * KIB:
+        candidates = [s.but(vectored=True) for s in candidates]
+    return settle(Sweep(""), "", candidates, 1, run, before, kept=1)
+
+
+def _save(stage: Stage, workload: Workload, folder: Path) -> Outcome:
+    source = Source(workload)
+    tensors = TensorArray.of_workload(workload, source.pieces)
+    options = stage.lib.new(CSaveOptions)
+    options.context, options.no_sync = stage.lib.context(MOST), 1
+    prefix = str(folder / "saved")
+
+    def clean() -> None:
+        for path in folder.glob("saved*"):
+            path.unlink()
+
+    def check(_first: bool) -> None:
+        stage.reference.compare_file(prefix + DATA, source.pieces)
+
+    part = prefix_of(source.pieces, SWEEP_SIZE)
+    kernels = _settled(workload, lambda s: stage.reference.write(prefix + DATA, part, s), clean, fallocate=True)
+    contenders = [Contender("ours", OURS, lambda: stage.lib.save(prefix, tensors, options), check, clean=clean)]
+    for s in kernels:
+        run = lambda s=s: stage.reference.write(prefix + DATA, source.pieces, s)
+        contenders.append(Contender("kernel", REFERENCE, run, check, clean=clean))
+    outcome = Outcome(workload.name, "save", workload.size, workload.num_tensors)
+    return run_rounds(outcome, contenders, _rounds(stage, workload))
+
+
+def _restore(stage: Stage, workload: Workload, folder: Path) -> Outcome:
+    prefix = str(folder / "stored")
+    source = Source(workload)
+    save_options = stage.lib.new(CSaveOptions)
+    save_options.context = stage.lib.context(MOST)
+    stage.lib.save(prefix, TensorArray.of_workload(workload, source.pieces), save_options)
+    stage.reference.compare_file(prefix + DATA, source.pieces)
+    del source
+    into = Arena(workload)
+    tensors = TensorArray.of_workload(workload, into.pieces)
+    options, stats = stage.lib.new(CRestoreOptions), stage.lib.new(CStats)
+    options.context, options.stats = stage.lib.context(MOST), ctypes.pointer(stats)
+
+    def prepare() -> None:
+        into.fill(POISON)
+        warm(prefix + DATA)
+
+    def check(_first: bool) -> None:
+        stage.reference.compare_file(prefix + DATA, into.pieces)
+
+    def check_ours(first: bool) -> None:
+        check(first)
+        require(stats.bytes_verified == workload.size, "not every checksum was verified")
+
+    part = prefix_of(into.pieces, SWEEP_SIZE)
+    kernels = _settled(workload, lambda s: stage.reference.read(prefix + DATA, part, s), lambda: None, fallocate=False)
+    contenders = [Contender("ours", OURS, lambda: stage.lib.restore(prefix, tensors, options), check_ours, prepare)]
+    for s in kernels:
+        run = lambda s=s: stage.reference.read(prefix + DATA, into.pieces, s)
+        contenders.append(Contender("kernel", REFERENCE, run, check, prepare))
+    outcome = Outcome(workload.name, "restore", workload.size, workload.num_tensors)
+    return run_rounds(outcome, contenders, _rounds(stage, workload))
