@@ -100,7 +100,7 @@ fuzz: ## fuzz each target for FUZZ_SECONDS (60)
 	for target in index v1 sidecar checkpoint_state slice_spec object_graph; do scripts/fuzz.sh $$target $${FUZZ_SECONDS:-60} || exit 1; done
 
 .PHONY: bench
-bench: bench-venv build ## compare speed with TensorFlow and others; rewrites benches/RESULTS.md
+bench: bench-venv build ## compare speed with TensorFlow and others, half an hour; rewrites benches/RESULTS.md and charts
 	build/venv-bench/bin/python benches/bench.py --lib "$(LIBRARY)" --write
 
 .PHONY: bench-quick

@@ -66,14 +66,16 @@ def at_most(row: int, outcome: Outcome, ours: Contender | None, base: Contender 
     )
 
 
-def within(row: int, outcome: Outcome, ours: Contender | None, seconds: float, per_run: int = 1) -> Finding | None:
-    """A run, which does the work `per_run` times, is to take at most so many seconds for each."""
+def within(
+    row: int, outcome: Outcome, ours: Contender | None, seconds: float, base: Contender | None = None
+) -> Finding | None:
+    """A run is to take at most so many seconds; `base` is only shown beside it."""
     if ours is None:
         return None
     spent = outcome.seconds(ours)
-    each = Spread(spent.median / per_run, spent.low / per_run, spent.high / per_run)
-    reached = each.median <= seconds
-    return Finding(row, f"{outcome.title}, {ours.label}", f"<= {duration(seconds)}", durations(each), reached, "")
+    floor = _floor(outcome, base) if base else ""
+    what = f"{outcome.title}, {ours.label}"
+    return Finding(row, what, f"<= {duration(seconds)}", durations(spent), spent.median <= seconds, floor)
 
 
 def number(row: int, what: str, bar: str, measured: str, reached: bool, floor: str = "") -> Finding:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from measure import require
+from measure import Contender, require
 from stage import Stage, warm
+from tfckpt_ffi import CStats
 from workloads import Arena, Source, Workload, pieces_at
 
 POISON = 0xA5
@@ -26,6 +27,7 @@ class Scene:
         self.data = self.prefix + DATA
         self.safetensors, self.torch = str(folder / "model.safetensors"), str(folder / "model.pt")
         self.cold = False
+        self.stats: dict[Contender, CStats] = {}
         source = Source(workload)
         stage.tf.saver(workload, source.arena.arrays).save(self.prefix)
         if all_peers:

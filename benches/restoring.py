@@ -55,6 +55,7 @@ def ours(scene: Scene, threads: int, verify: int = VERIFY_FULL, budget: int = 0,
     out = Contender(label, group, lambda: lib.restore(scene.prefix, tensors, options), check)
     out.prepare, out.threads = scene.ready(scene.data, into_caller=True), threads
     out.setting = "checksums verified" if verify == VERIFY_FULL else ""
+    scene.stats[out] = stats
     return out
 
 
@@ -140,6 +141,11 @@ def cold_restore(stage: Stage, workload: Workload) -> Outcome:
         outcome = Outcome(workload.name, "cold restore", workload.size, workload.num_tensors)
         stage.measure(outcome, contenders)
         stage.find(at_least(6, outcome, outcome.ours(), outcome.best(REFERENCE), 0.95))
+        best = outcome.ours()
+        if best and (direct := getattr(scene.stats[best], "bytes_direct", None)) is not None:
+            outcome.notes.append(
+                f"Of its last cold restore tfckpt_restore read {direct / workload.size:.0%} with O_DIRECT."
+            )
     return outcome
 
 
