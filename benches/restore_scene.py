@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from workloads import Arena, Source, Workload, pieces_at
 
 POISON = 0xA5
 DATA = ".data-00000-of-00001"
+COOLING = 5.0
+"""Seconds until a file that stays in the page cache is an error."""
 
 
 class Scene:
@@ -61,7 +64,11 @@ class Scene:
         return prepare
 
     def cool(self, path: str) -> None:
-        """Takes the file out of the page cache and makes sure of it."""
+        """Takes the file out of the page cache and makes sure of it. Pages that the kernel still reads ahead cannot be
+        dropped, so it may take more than one try."""
+        deadline = time.monotonic() + COOLING
         self.stage.reference.drop(path)
-        pages = self.stage.reference.resident(path)
+        while (pages := self.stage.reference.resident(path)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+            self.stage.reference.drop(path)
         require(pages == 0, f"{pages} pages of the file stay in the page cache")
