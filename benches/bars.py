@@ -21,7 +21,13 @@ ROWS = {
     12: "growth",
     13: "asynchronous save",
 }
-"""The rows of the bars' table; 13 is the bar of asynchronous jobs, which has no number of its own."""
+"""The rows of the bars' table, and the bar of asynchronous jobs, which is not among them."""
+JOBS = 13
+
+
+def row_name(row: int) -> str:
+    """As the report says it."""
+    return "jobs" if row == JOBS else str(row)
 
 
 @dataclass(frozen=True)

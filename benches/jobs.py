@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bars import at_most, number
+from bars import JOBS, at_most, number
 from measure import MOST, OURS, PLAIN, REFERENCE, TENSORFLOW, THREADS, Contender, Outcome, counted
 from restore_scene import DATA
 from settling import settings, settle
@@ -69,7 +69,7 @@ class _Scene:
 def asynchronous_save(stage: Stage) -> None:
     """Time blocked against a memcpy, and a computation beside the job."""
     if not stage.lib.has("save_async", "job_wait", "job_free"):
-        stage.find(number(13, MEDIUM.name, "tfckpt_save_async", "the library has none", False))
+        stage.find(number(JOBS, MEDIUM.name, "tfckpt_save_async", "the library has none", False))
         return
     with stage.folder() as folder:
         scene = _Scene(stage, folder)
@@ -109,7 +109,7 @@ def _blocked(scene: _Scene) -> None:
     outcome = Outcome(MEDIUM.name, "time blocked by a save", MEDIUM.size, MEDIUM.num_tensors)
     stage.measure(outcome, contenders)
     for threads in reversed(THREADS):
-        stage.find(at_most(13, outcome, outcome.ours(threads), outcome.labelled(f"memcpy, {counted(threads)}"), 1.15))
+        stage.find(at_most(JOBS, outcome, outcome.ours(threads), outcome.labelled(f"memcpy, {counted(threads)}"), 1.15))
 
 
 def _beside(scene: _Scene) -> None:

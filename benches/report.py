@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bars import ROWS, Finding, duration, spread
+from bars import ROWS, Finding, duration, row_name, spread
 from measure import LIMIT, OURS, REFERENCE, TENSORFLOW, Contender, Outcome
 from settling import Sweep
 from stage import Growth
@@ -31,12 +31,12 @@ def bars_table(findings: list[Finding]) -> str:
     rows = []
     for finding in sorted(findings, key=lambda f: f.row):
         reached = "reached" if finding.reached else "**NOT REACHED**"
-        rows.append([str(finding.row), finding.what, finding.bar, finding.measured, reached, finding.floor])
+        rows.append([row_name(finding.row), finding.what, finding.bar, finding.measured, reached, finding.floor])
     missed = [finding for finding in findings if not finding.reached]
     first = "Every bar that was measured is reached."
     if missed:
         numbers = sorted({finding.row for finding in missed})
-        first = "Below their bar: " + "; ".join(f"row {n} ({ROWS[n]})" for n in numbers) + "."
+        first = "Below their bar: " + "; ".join(f"row {row_name(n)} ({ROWS[n]})" for n in numbers) + "."
     return f"{first}\n\n{table(header, rows)}" if rows else ""
 
 

@@ -64,7 +64,9 @@ class Stage:
 
     def measure(self, outcome: Outcome, contenders: list[Contender], *, short: bool = False) -> Outcome:
         """Runs the rounds, more where they are short and vary much, and keeps the outcome."""
-        self.outcomes.append(run_rounds(outcome, contenders, self.rounds * SHORT_FACTOR if short and not self.quick else self.rounds))
+        self.outcomes.append(
+            run_rounds(outcome, contenders, self.rounds * SHORT_FACTOR if short and not self.quick else self.rounds)
+        )
         return outcome
 
     def sweep(self, title: str) -> Sweep:
