@@ -76,11 +76,15 @@ def _rounds(stage: Stage, workload: Workload) -> int:
 def _settled(
     workload: Workload, run: Callable[[Setting], None], before: Callable[[], object], fallocate: bool
 ) -> list[Setting]:
-    """One setting per number of threads."""
+    """The best setting of each number of threads; of more than 1 GiB, where a run takes seconds, the best of all."""
     candidates = settings(fallocate=fallocate)
     if int(workload.sizes.max()) < 256 * KIB:
         candidates = [s.but(vectored=True) for s in candidates]
-    return settle(Sweep(""), "", candidates, 1, run, before, kept=1)
+    sweep = Sweep("")
+    kept = settle(sweep, "", candidates, 1, run, before, kept=1)
+    if workload.size <= GIB:
+        return kept
+    return [max(sweep.rates, key=lambda row: row[2])[1]]
 
 
 def _save(stage: Stage, workload: Workload, folder: Path) -> Outcome:

@@ -212,7 +212,8 @@ def _merge(scene: _Scene, sync: bool) -> Contender:
         for i in range(PARTS):
             tensors = scene.tensors.part(edges[i], edges[i + 1])
             lib.call("save_shard", prefix, i, PARTS, b"x", *tensors.arguments, ctypes.byref(save_options), None)
-        os.sync()  # or the merge waits for what the parts' saves left
+        if sync:
+            os.sync()  # or the merge waits for what the parts' saves left
 
     def check(_first: bool) -> None:
         files = list(scene.folder.iterdir())

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from measure import Contender, require
+from measure import SAFETENSORS, TORCH, Contender, require
 from stage import Stage, warm
 from tfckpt_ffi import CStats
 from workloads import Arena, Source, Workload, pieces_at
 
 POISON = 0xA5
 DATA = ".data-00000-of-00001"
+ALL = (SAFETENSORS, TORCH)
+"""The peers that have formats of their own."""
 COOLING = 5.0
 """Seconds until a file that stays in the page cache is an error."""
 
@@ -24,7 +26,7 @@ class Scene:
     """What the contenders of one restore share: the files and the caller's warm memory. Nothing of the source is kept:
     the data file is compared with it once, and from then on is what others are compared with."""
 
-    def __init__(self, stage: Stage, workload: Workload, folder: Path, *, all_peers: bool = True) -> None:
+    def __init__(self, stage: Stage, workload: Workload, folder: Path, formats: tuple[str, ...] = ALL) -> None:
         self.stage, self.workload = stage, workload
         self.prefix = str(folder / "model")
         self.data = self.prefix + DATA
@@ -33,10 +35,10 @@ class Scene:
         self.stats: dict[Contender, CStats] = {}
         source = Source(workload)
         stage.tf.saver(workload, source.arena.arrays).save(self.prefix)
-        if all_peers:
+        if SAFETENSORS in formats:
             safetensors.numpy.save_file(dict(zip(workload.keys, source.arena.arrays)), self.safetensors)
-            if stage.torch:
-                stage.torch.save(stage.torch.tensors(workload.keys, source.arena.arrays), self.torch)
+        if TORCH in formats and stage.torch:
+            stage.torch.save(stage.torch.tensors(workload.keys, source.arena.arrays), self.torch)
         for path in folder.iterdir():
             stage.reference.sync(str(path))  # or its pages are written to disk in the middle of the rounds
         stage.reference.compare_file(self.data, source.pieces)

@@ -28,7 +28,7 @@ from measure import (
     require,
 )
 from restore_kernels import limit_kernels, read_kernels
-from restore_scene import Scene
+from restore_scene import ALL, Scene
 from stage import Stage
 from tfckpt_ffi import VERIFY_FULL, VERIFY_NONE, CRestoreOptions, CStats, TensorArray
 from workloads import MIB, Workload
@@ -110,10 +110,12 @@ def peer_contenders(scene: Scene, *, saver: bool = False) -> list[Contender]:
     return out
 
 
-def warm_restore(stage: Stage, workload: Workload, *, detailed: bool = False, all_peers: bool = True) -> Outcome:
+def warm_restore(
+    stage: Stage, workload: Workload, *, detailed: bool = False, formats: tuple[str, ...] = ALL
+) -> Outcome:
     """Rows 1, 3 and 10, or 7: the workload restored from the page cache into the caller's warm memory."""
     with stage.folder() as folder:
-        scene = Scene(stage, workload, folder, all_peers=all_peers)
+        scene = Scene(stage, workload, folder, formats)
         contenders = [ours(scene, threads) for threads in reversed(THREADS)]
         if detailed:
             contenders += [ours(scene, t, verify=VERIFY_NONE, group=PLAIN) for t in reversed(THREADS)]

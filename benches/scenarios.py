@@ -15,6 +15,7 @@ import saving
 import sharding
 import slicing
 import texts
+from measure import SAFETENSORS
 from stage import Stage
 from workloads import DECODER, GIB, MEDIUM, ONE_LARGE, SMALL
 
@@ -52,7 +53,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("8 slices of columns", partial(sharding.reshard, axis=1)),
     Scenario("growth by tensors", growth.by_count),
     Scenario("growth by size", growth.by_size, size=6 * GIB),
-    Scenario("1x4GiB restore", partial(restoring.warm_restore, workload=ONE_LARGE, all_peers=False), size=4 * GIB),
-    Scenario("decoder-350M restore", partial(restoring.warm_restore, workload=DECODER), size=5 * GIB),
+    Scenario("1x4GiB restore", partial(restoring.warm_restore, workload=ONE_LARGE, formats=()), size=4 * GIB),
+    Scenario(
+        "decoder-350M restore", partial(restoring.warm_restore, workload=DECODER, formats=(SAFETENSORS,)), size=5 * GIB
+    ),
     Scenario("decoder-350M save", partial(saving.page_cache_save, workload=DECODER, all_peers=False), size=5 * GIB),
 )
