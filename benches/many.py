@@ -6,6 +6,7 @@ import ctypes
 import os
 import shutil
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ class _Scene:
         """A checkpoint of all tensors."""
         self.stage.lib.save(self.prefix(name), self.tensors, options)
 
-    def contender(self, label: str, group: str, run, check) -> Contender:
+    def contender(self, label: str, group: str, run: Callable[[], None], check: Callable[[], None]) -> Contender:
         """As write_kernels wants it of a scene."""
         return Contender(label, group, run, lambda _first: check(), self.source.arena.touch, self.empty)
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Setting:
         chunk = f"{self.chunk // MIB} MiB" if self.chunk >= MIB else f"{self.chunk // KIB} KiB"
         return f"{chunk} chunks" + ", fallocate" * self.fallocate
 
-    def but(self, **changes: int | bool) -> Setting:
+    def but(self, **changes: Any) -> Setting:
         """The same with some other fields."""
         return replace(self, **changes)
 

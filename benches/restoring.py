@@ -104,9 +104,9 @@ def peer_contenders(scene: Scene, *, saver: bool = False) -> list[Contender]:
             load = lambda backend=backend: safetensors.numpy.load_file(scene.safetensors, backend=backend)
             out.append(theirs(scene, f"safetensors load_file, {backend}", SAFETENSORS, scene.safetensors, load, by_key))
     if (torch := stage.torch) and Path(scene.torch).exists():
-        load = lambda: torch.load(scene.torch)
+        load_torch = lambda: torch.load(scene.torch)
         as_arrays = lambda tensors: by_key(torch.as_arrays(tensors))
-        out.append(theirs(scene, "torch.load(mmap=True)", TORCH, scene.torch, load, as_arrays))
+        out.append(theirs(scene, "torch.load(mmap=True)", TORCH, scene.torch, load_torch, as_arrays))
     return out
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import safetensors.numpy
@@ -145,7 +146,20 @@ def peer_contenders(scene: Scene, *, saver: bool, all_peers: bool) -> list[Conte
     return out
 
 
-def write_kernels(scene: Scene, kinds: dict[str, Setting]) -> list[Contender]:
+class Writing(Protocol):
+    """What write_kernels needs of a scene."""
+
+    stage: Stage
+    workload: Workload
+    source: Source
+    data: str
+
+    def empty(self) -> None: ...
+    def check_file(self, path: str) -> None: ...
+    def contender(self, label: str, group: str, run: Callable[[], None], check: Callable[[], None]) -> Contender: ...
+
+
+def write_kernels(scene: Writing, kinds: dict[str, Setting]) -> list[Contender]:
     """Each kind in the settings that the sweep left."""
     stage, pieces = scene.stage, scene.source.pieces
     part = prefix_of(pieces, SWEEP_SIZE)

@@ -87,7 +87,8 @@ class _Scene:
 
     def tensorflow(self) -> Contender:
         """RestoreV2 with the same shape_and_slices."""
-        stage, held = self.stage, []
+        stage = self.stage
+        held: list[Any] = []
         restorer = stage.tf.restorer(self.workload, slices=self.specs)
 
         def run() -> None:

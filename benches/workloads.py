@@ -107,9 +107,10 @@ def uniform(count: int, size: int) -> Callable[[], list[Spec]]:
 def decoder() -> list[Spec]:
     """A decoder of 355 million parameters (24 layers of width 1024, 50,257 tokens, 1,024 positions, as in GPT-2
     medium): bfloat16 weights, their float32 masters, and Adam's two slots."""
-    width, parameters = 1024, {"wte": (50257, 1024), "wpe": (1024, 1024)}
+    width = 1024
+    parameters: dict[str, tuple[int, ...]] = {"wte": (50257, width), "wpe": (1024, width)}
     for layer in range(24):
-        block = {
+        block: dict[str, tuple[int, ...]] = {
             "attn/c_attn/w": (width, 3 * width),
             "attn/c_attn/b": (3 * width,),
             "attn/c_proj/w": (width, width),
