@@ -607,8 +607,9 @@ tfckpt_save_shard(const char *prefix, uint32_t shard, uint32_t num_shards, const
  * Merges num_parts parts, given by their prefixes, into the checkpoint prefix, and removes them. A
  * part is any V2 checkpoint, of tfckpt_save_shard, tfckpt_save or TensorFlow; the order decides the
  * numbers of the data files. A checkpoint of that prefix is overwritten as by tfckpt_save. No
- * tensor is copied where parts and checkpoint are on one file system that has hard links. options
- * may be NULL.
+ * tensor is copied where parts and checkpoint are on one file system that has hard links. Parts
+ * that have a sidecar of chunk checksums give theirs to that of the checkpoint. options may be
+ * NULL.
  *
  * Errors: INVALID_ARGUMENT, with TensorFlow's text, for a part that is not there, or if there is
  * none at all, for a tensor that two parts have, and for parts of different byte order or version;
@@ -1113,7 +1114,8 @@ tfckpt_remove_options_init(tfckpt_remove_options *options, size_t struct_size);
 
 /**
  * Removes the files of the checkpoint prefix, which is taken literally, in TensorFlow's order: the
- * meta graph's file, the index, the data files. What is not there is no error. options may be NULL.
+ * meta graph's file, the index, a sidecar of chunk checksums, the data files. What is not there is
+ * no error. options may be NULL.
  */
 TFCKPT_MUST_USE tfckpt_code
 tfckpt_remove_checkpoint(const char *prefix, const tfckpt_remove_options *options,
