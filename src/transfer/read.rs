@@ -22,7 +22,7 @@ pub use super::read_plan::{ChunkCrcs, Piece, Scatter, Target};
 use super::read_plan::{GAP, Item, ReadPlan, SMALL, items_per_tensor, plan};
 use super::{CHUNK, Call, ITEM};
 use crate::bundle::DataExtent;
-use crate::checksum::{self, Crc32c, Shift};
+use crate::checksum::{self, Crc32c};
 use crate::error::{Code, Error, Result};
 use crate::memory::{ChunkBuffer, DestSpan};
 
@@ -412,34 +412,14 @@ impl<'a> ReadRun<'_, 'a> {
         if !piece.check {
             return Ok(());
         }
-        let Some(parts) = self.plan.parts(number) else {
+        match self.plan.parts(number) {
             // It is in one part.
-            return self.check(piece, crc);
-        };
-        if let Some(slot) = parts.crcs.get(to_usize(start / parts.len)?) {
-            slot.store(crc, Ordering::Relaxed);
+            None => self.check(piece, crc),
+            Some(parts) => match parts.note(start, crc, piece.extent.size) {
+                Some(whole) => self.check(piece, whole),
+                None => Ok(()),
+            },
         }
-        // AcqRel: the checksums of the other threads are visible to the last one.
-        if parts.missing.fetch_sub(1, Ordering::AcqRel) != 1 {
-            return Ok(());
-        }
-        let full = Shift::new(parts.len);
-        let last_len = piece.extent.size - (parts.crcs.len() as u64 - 1) * parts.len;
-        let mut crcs = parts
-            .crcs
-            .iter()
-            .map(|crc| crc.load(Ordering::Relaxed))
-            .peekable();
-        let mut whole = crcs.next().unwrap_or_default();
-        while let Some(crc) = crcs.next() {
-            let shift = if crcs.peek().is_some() {
-                full
-            } else {
-                Shift::new(last_len)
-            };
-            whole = shift.append(whole, crc);
-        }
-        self.check(piece, whole)
     }
 
     fn check(&self, piece: &Piece<'_>, crc: u32) -> Result<()> {

@@ -1,11 +1,12 @@
 //! What a restore reads in which order, and how it is cut into items; see [`read`](super::read).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::ITEM;
 use crate::bundle::DataExtent;
 use crate::bundle::sidecar::CHUNK_SIZE;
+use crate::checksum::Shift;
 use crate::io::read::ReadFile;
 use crate::memory::DestSpan;
 use crate::slices::Overlap;
@@ -114,11 +115,39 @@ pub struct ReadPlan<'a> {
 /// The checksums of the parts of a piece, combined when the last one is known.
 pub struct Parts {
     /// Bytes of each part but the last.
-    pub len: u64,
+    len: u64,
     /// Parts whose checksum is not known yet.
-    pub missing: AtomicUsize,
+    missing: AtomicUsize,
     /// Checksum of each part.
-    pub crcs: Vec<AtomicU32>,
+    crcs: Vec<AtomicU32>,
+}
+
+impl Parts {
+    /// Notes the checksum of the part from `start` of a piece of `size` bytes. Whoever notes the last one
+    /// gets the whole piece's.
+    pub fn note(&self, start: u64, crc: u32, size: u64) -> Option<u32> {
+        let number = usize::try_from(start / self.len).ok();
+        if let Some(slot) = number.and_then(|number| self.crcs.get(number)) {
+            slot.store(crc, Ordering::Relaxed);
+        }
+        // AcqRel: the checksums of the other threads are visible to the last one.
+        if self.missing.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return None;
+        }
+        let full = Shift::new(self.len);
+        let last = Shift::new(size - (self.crcs.len() as u64 - 1) * self.len);
+        let mut crcs = self
+            .crcs
+            .iter()
+            .map(|crc| crc.load(Ordering::Relaxed))
+            .peekable();
+        let mut whole = crcs.next().unwrap_or_default();
+        while let Some(crc) = crcs.next() {
+            let shift = if crcs.peek().is_some() { full } else { last };
+            whole = shift.append(whole, crc);
+        }
+        Some(whole)
+    }
 }
 
 /// A piece of work for one thread. Pieces are given by their place in the plan; starts and lengths in
