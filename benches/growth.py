@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from bars import number
 from measure import MOST, OURS, REFERENCE, Contender, Outcome, require, run_rounds
@@ -13,7 +16,7 @@ from restore_scene import DATA, POISON
 from settling import SWEEP_SIZE, Sweep, settings, settle
 from stage import SHORT_FACTOR, Growth, Stage, touch_page_cache, warm
 from tfckpt_ffi import CRestoreOptions, CSaveOptions, CStats, TensorArray
-from workloads import GIB, KIB, MIB, Arena, Source, Workload, prefix_of, uniform
+from workloads import GIB, KIB, MIB, PIECE, Arena, Source, Workload, prefix_of, uniform
 
 SIZES = (1 * MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1 * GIB, 4 * GIB, 6 * GIB)
 TENSORS = 16
@@ -88,30 +91,40 @@ def _settled(
 
 
 def _save(stage: Stage, workload: Workload, folder: Path) -> Outcome:
+    """The kernel writes and renames a data file and an index, of as many bytes as ours."""
     source = Source(workload)
     tensors = TensorArray.of_workload(workload, source.pieces)
     options = stage.lib.new(CSaveOptions)
     options.context, options.no_sync = stage.lib.context(MOST), 1
-    prefix = str(folder / "saved")
+    place = folder / "place"
+    place.mkdir()
+    prefix = str(place / "saved")
+
+    def save() -> None:
+        stage.lib.save(prefix, tensors, options)
 
     def clean() -> None:
-        for path in folder.glob("saved*"):
+        for path in place.iterdir():
             path.unlink()
 
-    def check(_first: bool) -> None:
-        stage.reference.compare_file(prefix + DATA, source.pieces)
+    def checked(data: str) -> Callable[[bool], None]:
+        return lambda _first: stage.reference.compare_file(data, source.pieces)
 
+    save()
+    index_size = os.path.getsize(prefix + ".index")
+    clean()
     part = prefix_of(source.pieces, SWEEP_SIZE)
-    kernels = _settled(workload, lambda s: stage.reference.write(prefix + DATA, part, s), clean, fallocate=True)
-    contenders = [Contender("ours", OURS, lambda: stage.lib.save(prefix, tensors, options), check, clean=clean)]
+    kernels = _settled(workload, lambda s: stage.reference.write(str(place / "data"), part, s), clean, fallocate=True)
+    contenders = [Contender("ours", OURS, save, checked(prefix + DATA), clean=clean)]
     for s in kernels:
-        run = lambda s=s: stage.reference.write(prefix + DATA, source.pieces, s)
-        contenders.append(Contender("kernel", REFERENCE, run, check, clean=clean))
+        run = lambda s=s: stage.reference.publish(str(place), source.pieces, index_size, s)
+        contenders.append(Contender("kernel", REFERENCE, run, checked(str(place / "data")), clean=clean))
     outcome = Outcome(workload.name, "save", workload.size, workload.num_tensors)
     return run_rounds(outcome, contenders, _rounds(stage, workload))
 
 
 def _restore(stage: Stage, workload: Workload, folder: Path) -> Outcome:
+    """The kernel reads the index, too, whole."""
     prefix = str(folder / "stored")
     source = Source(workload)
     save_options = stage.lib.new(CSaveOptions)
@@ -137,9 +150,14 @@ def _restore(stage: Stage, workload: Workload, folder: Path) -> Outcome:
 
     part = prefix_of(into.pieces, SWEEP_SIZE)
     kernels = _settled(workload, lambda s: stage.reference.read(prefix + DATA, part, s), lambda: None, fallocate=False)
+    index = np.empty(os.path.getsize(prefix + ".index"), np.uint8)
+    index_piece = np.array([(0, index.ctypes.data, index.size)], PIECE)
+
+    def read(setting: Setting) -> None:
+        stage.reference.read(prefix + ".index", index_piece, Setting())
+        stage.reference.read(prefix + DATA, into.pieces, setting)
+
     contenders = [Contender("ours", OURS, lambda: stage.lib.restore(prefix, tensors, options), check_ours, prepare)]
-    for s in kernels:
-        run = lambda s=s: stage.reference.read(prefix + DATA, into.pieces, s)
-        contenders.append(Contender("kernel", REFERENCE, run, check, prepare))
+    contenders += [Contender("kernel", REFERENCE, lambda s=s: read(s), check, prepare) for s in kernels]
     outcome = Outcome(workload.name, "restore", workload.size, workload.num_tensors)
     return run_rounds(outcome, contenders, _rounds(stage, workload))

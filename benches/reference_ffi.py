@@ -87,7 +87,7 @@ class Reference:
         self._call("ref_write", setting, path, pieces)
 
     def publish(self, folder: str, pieces: np.ndarray, index_size: int, setting: Setting) -> None:
-        """The system calls of a durable checkpoint of two files."""
+        """The system calls of a checkpoint of two files, `data` and `index`."""
         count = ctypes.c_size_t(len(pieces))
         where = (os.fsencode(folder), ctypes.c_void_p(pieces.ctypes.data), count, ctypes.c_uint64(index_size))
         _raise(self._lib.ref_publish(*where, _converted(setting)), "ref_publish")

@@ -499,7 +499,7 @@ int ref_sync(const char *path) {
 }
 
 /* Publishes the pieces and an index of `index_size` bytes as a checkpoint has to be: both files written under other
- * names and synced, renamed one after the other, the folder synced after each. */
+ * names, renamed one after the other; if it is to be durable, the files are synced before and the folder after each. */
 int ref_publish(const char *folder, const ref_piece *pieces, size_t num_pieces, uint64_t index_size,
                 const ref_setting *setting) {
   char names[4][PATH_MAX];
@@ -509,12 +509,12 @@ int ref_publish(const char *folder, const ref_piece *pieces, size_t num_pieces, 
   char *bytes = calloc(1, index_size ? index_size : 1);
   if (!bytes) return ENOMEM;
   ref_piece index = {0, bytes, index_size};
-  ref_setting plain = {ALIGNMENT * 256, 1, 0, 0, SYNC_AT_END, 0, 0};
+  ref_setting plain = {ALIGNMENT * 256, 1, 0, 0, setting->sync ? SYNC_AT_END : SYNC_NONE, 0, 0};
   int error = ref_write(names[0], pieces, num_pieces, setting);
   if (!error) error = ref_write(names[2], &index, 1, &plain);
   for (int i = 0; i < 4 && !error; i += 2) {
     if (rename(names[i], names[i + 1]) != 0) error = errno;
-    if (!error) error = ref_sync(folder);
+    if (!error && setting->sync) error = ref_sync(folder);
   }
   free(bytes);
   return error;
