@@ -13,6 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: the computat
 import argparse  # noqa: E402
 import datetime  # noqa: E402
 import shutil  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
@@ -41,6 +42,7 @@ BUSY = 0.05
 
 def main() -> int:
     """Runs, prints, and rewrites RESULTS.md and the charts when asked."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # so that the files are removed
     arguments = _arguments()
     base = Path(arguments.dir)
     base.mkdir(parents=True, exist_ok=True)
