@@ -25,6 +25,8 @@ pub enum Code {
     Unknown = 2,
     /// The caller passed something that can never work.
     InvalidArgument = 3,
+    /// The time that the caller gave is over.
+    DeadlineExceeded = 4,
     /// A file, a checkpoint or a tensor is not there.
     NotFound = 5,
     /// Something that had to be new exists already.
@@ -56,6 +58,7 @@ impl Code {
             Code::Cancelled => "CANCELLED",
             Code::Unknown => "UNKNOWN",
             Code::InvalidArgument => "INVALID_ARGUMENT",
+            Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Code::NotFound => "NOT_FOUND",
             Code::AlreadyExists => "ALREADY_EXISTS",
             Code::PermissionDenied => "PERMISSION_DENIED",
@@ -119,6 +122,7 @@ impl Error {
     constructors! {
         cancelled => Cancelled,
         invalid_argument => InvalidArgument,
+        deadline_exceeded => DeadlineExceeded,
         not_found => NotFound,
         failed_precondition => FailedPrecondition,
         aborted => Aborted,

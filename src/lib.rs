@@ -67,10 +67,11 @@ pub(crate) mod v1;
 
 pub use bundle::StringTensor;
 pub use checkpoint::{
-    Entries, Format, Latest, LatestOptions, MergeOptions, Reader, RemoveOptions, RestoreData,
-    RestoreOptions, RestoreOutcome, RestoreTensor, SaveData, SaveOptions, SaveTensor, StringSpans,
-    TensorInfo, UpdateOptions, Verify, View, ViewOptions, checkpoint_exists, get_checkpoint_mtimes,
-    latest_checkpoint, merge, remove_checkpoint, save, save_shard, update_checkpoint_state,
+    Entries, Format, Job, JobEndFn, JobOptions, JobProgressFn, Latest, LatestOptions, MergeOptions,
+    Reader, RemoveOptions, RestoreData, RestoreFrom, RestoreOptions, RestoreOutcome, RestoreTensor,
+    SaveData, SaveOptions, SaveTensor, Snapshot, StringSpans, TensorInfo, UpdateOptions, Verify,
+    View, ViewOptions, checkpoint_exists, get_checkpoint_mtimes, latest_checkpoint, merge,
+    remove_checkpoint, restore_async, save, save_async, save_shard, update_checkpoint_state,
 };
 pub use dtype::DType;
 pub use error::{Code, Error, Result};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::error::{tfckpt_code, tfckpt_error};
 use super::handle::{Sized, borrow, check_out, free, init_struct, into_handle, put, read_struct};
-use super::wall::guard;
+use super::wall::{guard, guard_value};
 use crate::{Context, ContextOptions, Result};
 
 /// Resources that calls share. Any number of calls may use one at the same time.
@@ -21,7 +21,8 @@ pub struct tfckpt_context_options {
     pub struct_size: usize,
     /// Most bytes that the library holds for all calls on the context together, beyond the caller's
     /// memory and what it hands to the caller; 0 = 64 MiB, the least is 2 MiB. A call waits until
-    /// what it needs is free.
+    /// what it needs is free. For a job that copies the tensors of a save: their size and 2 MiB for each
+    /// data file and thread, and 1 MiB more, let it copy all before it writes.
     pub max_host_bytes: u64,
     /// Threads of a call, the calling one included; 0 = one per core that the process may use, at
     /// most 16.
@@ -65,7 +66,20 @@ pub unsafe extern "C" fn tfckpt_context_new(
     }
 }
 
-/// Frees a context. NULL is accepted. Readers made with it keep what they need of it.
+/// Frees the memory that the context keeps for the copies of jobs. It is kept because fresh memory costs
+/// more than a copy into it; it counts against max_host_bytes, and goes by itself when other calls on the
+/// context need it. NULL is accepted.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_context_trim(context: *const tfckpt_context) {
+    guard_value((), || {
+        // SAFETY: NULL or live, by the header's rules.
+        if let Some(context) = unsafe { borrow(context) } {
+            context.0.trim();
+        }
+    });
+}
+
+/// Frees a context. NULL is accepted. Readers, savers and jobs made with it keep what they need of it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_context_free(context: *mut tfckpt_context) {
     // SAFETY: NULL or a context that the caller owns.

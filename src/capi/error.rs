@@ -18,12 +18,14 @@ pub type tfckpt_code = i32;
 
 /// Success.
 pub const TFCKPT_OK: i32 = 0;
-/// A progress callback asked to stop. Nothing new is visible on disk.
+/// A progress callback, or another thread, asked to stop. Nothing new is visible on disk.
 pub const TFCKPT_CANCELLED: i32 = 1;
 /// An error of the system that fits no other code.
 pub const TFCKPT_UNKNOWN: i32 = 2;
 /// An argument that can never work: NULL, a dtype or shape that differs from what is stored.
 pub const TFCKPT_INVALID_ARGUMENT: i32 = 3;
+/// What was waited for has not happened in time.
+pub const TFCKPT_DEADLINE_EXCEEDED: i32 = 4;
 /// A checkpoint, a file or a key is not there.
 pub const TFCKPT_NOT_FOUND: i32 = 5;
 /// Something that had to be new exists already.
@@ -55,6 +57,7 @@ pub extern "C" fn tfckpt_code_name(code: tfckpt_code) -> *const c_char {
         TFCKPT_OK => c"OK",
         TFCKPT_CANCELLED => c"CANCELLED",
         TFCKPT_INVALID_ARGUMENT => c"INVALID_ARGUMENT",
+        TFCKPT_DEADLINE_EXCEEDED => c"DEADLINE_EXCEEDED",
         TFCKPT_NOT_FOUND => c"NOT_FOUND",
         TFCKPT_ALREADY_EXISTS => c"ALREADY_EXISTS",
         TFCKPT_PERMISSION_DENIED => c"PERMISSION_DENIED",

@@ -13,17 +13,20 @@ use super::tensor::tfckpt_strings;
 use super::wall::{guard_handle, guard_value};
 use crate::{Error, Result};
 
-/// Number of checkpoints that are kept; 0 for NULL.
+/// Number of checkpoints that are kept, those of jobs that have ended included; 0 for NULL. The two
+/// functions below go by the list that this one has looked at, or the saver's last call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_saver_num_last_checkpoints(saver: *const tfckpt_saver) -> usize {
     guard_value(0, || {
         // SAFETY: NULL or live, by the header's rules; so below.
-        unsafe { borrow(saver) }.map_or(0, |saver| saver.paths.len())
+        unsafe { borrow(saver) }.map_or(0, |saver| {
+            saver.look_at_checkpoints(|checkpoints| checkpoints.known.len())
+        })
     })
 }
 
-/// Path i of the checkpoints that are kept. Borrowed from the saver until its next call; NULL if there
-/// is no such checkpoint.
+/// Path i of the checkpoints that are kept. Borrowed from the saver until its next call that is not
+/// const; NULL if there is no such checkpoint.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_saver_last_checkpoint(
     saver: *const tfckpt_saver,
@@ -31,8 +34,11 @@ pub unsafe extern "C" fn tfckpt_saver_last_checkpoint(
 ) -> *const c_char {
     guard_value(std::ptr::null(), || {
         // SAFETY: as above.
-        let path = unsafe { borrow(saver) }.and_then(|saver| saver.paths.get(i));
-        path.map_or(std::ptr::null(), |path| path.as_ptr())
+        unsafe { borrow(saver) }.map_or(std::ptr::null(), |saver| {
+            let checkpoints = saver.lock_checkpoints();
+            let checkpoint = checkpoints.known.get(i);
+            checkpoint.map_or(std::ptr::null(), |(path, _)| path.as_ptr())
+        })
     })
 }
 
@@ -44,9 +50,10 @@ pub unsafe extern "C" fn tfckpt_saver_last_checkpoint_time(
 ) -> f64 {
     guard_value(0.0, || {
         // SAFETY: as above.
-        let saver = unsafe { borrow(saver) };
-        let checkpoint = saver.and_then(|saver| saver.saver.last_checkpoints().get(i));
-        checkpoint.map_or(0.0, |&(_, time)| time)
+        unsafe { borrow(saver) }.map_or(0.0, |saver| {
+            let checkpoints = saver.lock_checkpoints();
+            checkpoints.known.get(i).map_or(0.0, |&(_, time)| time)
+        })
     })
 }
 
@@ -162,7 +169,7 @@ unsafe fn change(
                 .iter()
                 .map(|&element| Ok(path(element, "paths")?.to_owned()));
             body(saver, owned.collect::<Result<_>>()?)?;
-            saver.refresh_paths();
+            saver.refresh_checkpoints();
             Ok(())
         })
     }

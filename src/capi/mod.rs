@@ -33,7 +33,8 @@
 //!
 //! Ownership: what a function gives through a pointer to a pointer is the caller's, to be freed with
 //! the function that its documentation names. What a getter returns is borrowed from its object and
-//! lives as long. Memory that a call is given must stay valid until it returns, and is not kept.
+//! lives as long. Memory that a call is given must stay valid until it returns, and is not kept; jobs
+//! use that of tensors longer, as they say.
 //! Every _free function accepts NULL.
 //!
 //! Arguments: a NULL where something is needed is INVALID_ARGUMENT, never a crash; an array may be
@@ -43,7 +44,7 @@
 //! Threads: functions that take a const handle may run at the same time on the same handle;
 //! functions that take a handle that is not const need it for themselves; different handles are
 //! independent. No call depends on which thread makes it. Threads that the library starts end
-//! before the call returns, and block all signals.
+//! before the call returns, or with the job that they work for, and block all signals.
 //!
 //! The library never prints, reads no environment variables, installs no signal handlers, and keeps
 //! no state between calls but in its handles. A panic inside it is caught: the call returns
@@ -62,6 +63,7 @@
 )]
 
 mod handle;
+mod kept;
 mod struct_array;
 mod variable;
 mod wall;
@@ -73,6 +75,7 @@ pub mod context;
 pub mod dtype;
 pub mod entry;
 pub mod error;
+pub mod job;
 pub mod last_checkpoints;
 pub mod latest;
 pub mod merge;
@@ -84,6 +87,7 @@ pub mod save;
 pub mod saveable;
 pub mod saver;
 pub mod saver_calls;
+pub mod start_job;
 pub mod state;
 pub mod stats;
 pub mod tensor;

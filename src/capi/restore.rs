@@ -23,7 +23,8 @@ use super::struct_array::StructArray;
 use super::tensor::tfckpt_tensor;
 use super::wall::guard;
 use crate::{
-    Call, Context, Error, Reader, RestoreOptions, RestoreTensor, Result, StringTensor, Verify,
+    Call, Context, Error, Reader, RestoreData, RestoreOptions, RestoreTensor, Result, StringTensor,
+    Verify,
 };
 
 /// Every stored piece that a request touches is read and verified whole, as TensorFlow does.
@@ -52,7 +53,7 @@ pub struct tfckpt_restore_options {
     pub progress: tfckpt_progress_fn,
     /// Passed to progress.
     pub user_data: *mut c_void,
-    /// Filled if not NULL.
+    /// Filled if not NULL. Must be NULL for a job: tfckpt_job_stats has its figures.
     pub stats: *mut tfckpt_stats,
     /// Non-zero: a stored tensor, or the slice that slice_spec asks for, may have another shape than
     /// the tensor that it is restored to, if only it has as many elements.
@@ -60,6 +61,11 @@ pub struct tfckpt_restore_options {
     /// Non-zero: within each device_name, tensors are restored one after the other, in the order of the
     /// array. All are checked before the first byte is written, as without.
     pub restore_sequentially: i32,
+    /// Non-zero: tensors are read in about the order of the array, rather than in that of the files, so
+    /// that tfckpt_job_wait_tensor can hand them out early. Tensors of strings come after the others.
+    pub in_request_order: i32,
+    /// Non-zero: as if codes_out were given, for a job, whose codes are fetched afterwards.
+    pub keep_going: i32,
 }
 
 // SAFETY: `repr(C)`, begins with its size, integers, pointers and an optional function only.
@@ -128,6 +134,7 @@ impl tfckpt_restore_options {
             keep_going,
             reshape: self.reshape != 0,
             restore_sequentially: self.restore_sequentially != 0,
+            in_request_order: self.in_request_order != 0,
         })
     }
 }
@@ -169,7 +176,7 @@ impl Request<'_> {
         // SAFETY: as above.
         let tensors = unsafe { StructArray::new(tensors, num_tensors, "tensors") }?;
         refuse_overlaps(&tensors)?;
-        let options = options.to_options(codes.is_some())?;
+        let options = options.to_options(codes.is_some() || options.keep_going != 0)?;
         Ok(Self {
             tensors,
             options,
@@ -211,7 +218,7 @@ impl Request<'_> {
                 None
             };
             // SAFETY: the caller's promise.
-            match unsafe { tensor.describe_restore(place) } {
+            match unsafe { tensor.describe_restore(place.map(RestoreData::Strings)) } {
                 Ok(request) => requests.push(request),
                 Err(error) if keep_going => {
                     refused.insert(index, error.with_tensor_index(index));
@@ -282,7 +289,7 @@ impl Request<'_> {
 /// # Errors
 ///
 /// INVALID_ARGUMENT naming the tensor.
-fn refuse_overlaps(tensors: &StructArray<'_, tfckpt_tensor>) -> Result<()> {
+pub(super) fn refuse_overlaps(tensors: &StructArray<'_, tfckpt_tensor>) -> Result<()> {
     if !tensors.iter().any(|tensor| tensor.is_string()) {
         return Ok(());
     }

@@ -53,12 +53,15 @@ pub struct tfckpt_save_options {
     pub progress: tfckpt_progress_fn,
     /// Passed to progress.
     pub user_data: *mut c_void,
-    /// Filled if not NULL.
+    /// Filled if not NULL. Must be NULL for a job: tfckpt_job_stats has its figures.
     pub stats: *mut tfckpt_stats,
     /// Not 0: the sidecar "PREFIX.crc32c" is written too, with a checksum of each MiB of every tensor
     /// that is larger, 4 KiB for each GiB. TFCKPT_VERIFY_FETCHED then reads and verifies a slice without
     /// the rest of its tensor. For V2 only; TensorFlow does not look at it. docs/sidecar.md has its format.
     pub chunk_checksums: i32,
+    /// Of a job only. 0: tfckpt_save_async copies the tensors within the budget before it returns. Not 0:
+    /// it returns at once, and the tensors must not change until tfckpt_job_wait_snapshot says so.
+    pub borrow: i32,
 }
 
 // SAFETY: `repr(C)`, begins with its size, integers, pointers and an optional function only.
@@ -153,10 +156,14 @@ pub(super) unsafe fn save_with(
 }
 
 impl tfckpt_save_options {
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT for an unknown format.
+    ///
     /// # Safety
     ///
     /// `global_step` must be NULL or valid for a read.
-    unsafe fn to_options(self) -> Result<SaveOptions> {
+    pub(super) unsafe fn to_options(self) -> Result<SaveOptions> {
         Ok(SaveOptions {
             // SAFETY: the caller's promise.
             global_step: unsafe { borrow(self.global_step) }.copied(),

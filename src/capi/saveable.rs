@@ -3,8 +3,9 @@
 //! What has no memory of its own that could be saved as it is, such as a table that grows, takes part
 //! in a saver by callbacks: TensorFlow calls that a SaveableObject. It stands for several named
 //! tensors. Before a save it is asked for their elements, before a restore for memory to put them into.
-//! All callbacks are made on the thread that calls tfckpt_saver_save or tfckpt_saver_restore; they must
-//! not use the saver, and must not unwind or longjmp.
+//! All callbacks are made on the thread that calls the saver, but for finish of a job that borrows the
+//! tensors, which is made on the job's thread when it ends. They must not use the saver, and must not
+//! unwind or longjmp.
 
 use std::ffi::{c_char, c_void};
 
@@ -136,7 +137,7 @@ impl StoredSaveable {
     ///
     /// # Safety
     ///
-    /// The callback must keep its promise for `'a`, which ends with [`finish`](Self::finish).
+    /// The callback must keep its promise for `'a`, which ends with [`Finisher::call`].
     pub unsafe fn save<'a>(&self) -> Result<Vec<SaveValue<'a>>> {
         let mut filled: Vec<tfckpt_tensor> =
             self.tensors.iter().map(StoredTensor::describe).collect();
@@ -186,15 +187,11 @@ impl StoredSaveable {
         Ok(described.collect())
     }
 
-    /// Tells that memory is no longer needed.
-    ///
-    /// # Safety
-    ///
-    /// As [`restore`](Self::restore).
-    pub unsafe fn finish(&self, code: tfckpt_code) {
-        if let Some(finish) = self.callbacks.finish {
-            // SAFETY: the callback is the caller's.
-            unsafe { finish(code, self.callbacks.user_data) };
+    /// What tells that memory is no longer needed.
+    pub fn finisher(&self) -> Finisher {
+        Finisher {
+            finish: self.callbacks.finish,
+            user_data: self.callbacks.user_data,
         }
     }
 
@@ -206,5 +203,26 @@ impl StoredSaveable {
             "the saveable's {callback} failed; name={} result={failed}",
             self.name
         )))
+    }
+}
+
+/// Tells a saveable that its memory is no longer needed.
+pub(super) struct Finisher {
+    finish: tfckpt_saveable_finish_fn,
+    user_data: *mut c_void,
+}
+
+// SAFETY: the header says on which thread a saveable is told.
+unsafe impl Send for Finisher {}
+
+impl Finisher {
+    /// # Safety
+    ///
+    /// `user_data` must be what the callback expects.
+    pub unsafe fn call(&self, code: tfckpt_code) {
+        if let Some(finish) = self.finish {
+            // SAFETY: the callback is the caller's.
+            unsafe { finish(code, self.user_data) };
+        }
     }
 }

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::context::{context_or_new, tfckpt_context};
 use super::error::{tfckpt_code, tfckpt_error};
@@ -37,8 +37,16 @@ pub struct tfckpt_saver {
     pub(super) saveables: Vec<StoredSaveable>,
     context: Option<Arc<Context>>,
     pub(super) poison: Poison,
-    /// The paths of the last checkpoints, for those who look at them.
-    pub(super) paths: Vec<CString>,
+    /// The last checkpoints, for those who look at them.
+    pub(super) checkpoints: Mutex<LastCheckpoints>,
+}
+
+/// What was last known of the checkpoints that a saver keeps.
+#[derive(Default)]
+pub(super) struct LastCheckpoints {
+    pub known: Vec<(CString, f64)>,
+    /// Paths that somebody may still look at.
+    old: Vec<CString>,
 }
 
 /// How a saver is made: the arguments of TensorFlow's class. All zeros is its default.
@@ -142,7 +150,7 @@ pub unsafe extern "C" fn tfckpt_saver_create(
                     saveables: list.saveables,
                     context,
                     poison: Poison::default(),
-                    paths: Vec::new(),
+                    checkpoints: Mutex::default(),
                 }),
             );
             Ok(())
@@ -208,7 +216,8 @@ pub unsafe extern "C" fn tfckpt_saver_bind(
     }
 }
 
-/// Frees a saver. What it has saved stays. NULL is accepted.
+/// Frees a saver. What it has saved stays. Jobs that it has in flight are waited for; call
+/// tfckpt_saver_cancel first to shorten that. NULL is accepted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_saver_free(saver: *mut tfckpt_saver) {
     // SAFETY: NULL or a saver that the caller owns.
@@ -353,13 +362,32 @@ impl tfckpt_saver {
         self.tensors.len() + grouped.sum::<usize>()
     }
 
-    /// Copies the paths of the last checkpoints, for those who look at them.
-    pub(super) fn refresh_paths(&mut self) {
-        let paths = self
-            .saver
-            .last_checkpoints()
+    /// Forgets the paths that were looked at before, as a call may that has the saver for itself.
+    pub(super) fn refresh_checkpoints(&mut self) {
+        self.look_at_checkpoints(|_| ());
+        self.lock_checkpoints().old.clear();
+    }
+
+    /// Looks at the checkpoints that are kept by now: jobs add to them at any time.
+    pub(super) fn look_at_checkpoints<T>(&self, look: impl FnOnce(&LastCheckpoints) -> T) -> T {
+        let now = self.saver.last_checkpoints();
+        let now: Vec<(CString, f64)> = now
             .iter()
-            .map(|(path, _)| c_path(path));
-        self.paths = paths.collect();
+            .map(|(path, time)| (c_path(path), *time))
+            .collect();
+        let mut checkpoints = self.lock_checkpoints();
+        if checkpoints.known != now {
+            let before = std::mem::replace(&mut checkpoints.known, now);
+            let before = before.into_iter().map(|(path, _)| path);
+            checkpoints.old.extend(before);
+        }
+        look(&checkpoints)
+    }
+
+    /// What was last looked at.
+    pub(super) fn lock_checkpoints(&self) -> MutexGuard<'_, LastCheckpoints> {
+        self.checkpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

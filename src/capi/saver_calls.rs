@@ -5,6 +5,7 @@
 //! tensors before it writes to any; if a checksum then differs, the memory is left undefined.
 
 use std::ffi::{c_char, c_void};
+use std::path::PathBuf;
 
 use super::error::{TFCKPT_OK, tfckpt_code, tfckpt_error};
 use super::handle::{
@@ -12,7 +13,7 @@ use super::handle::{
 };
 use super::progress::{tfckpt_progress_fn, to_progress};
 use super::restore::tfckpt_restore_options;
-use super::saveable::StoredSaveable;
+use super::saveable::{Finisher, StoredSaveable};
 use super::saver::tfckpt_saver;
 use super::stats::{clear_stats, put_stats, tfckpt_stats};
 use super::tensor::tfckpt_tensor;
@@ -46,8 +47,10 @@ pub struct tfckpt_saver_save_options {
     pub progress: tfckpt_progress_fn,
     /// Passed to progress.
     pub user_data: *mut c_void,
-    /// Filled if not NULL.
+    /// Filled if not NULL. Must be NULL for a job: tfckpt_job_stats has its figures.
     pub stats: *mut tfckpt_stats,
+    /// As in tfckpt_save_options, for tfckpt_saver_save_async.
+    pub borrow: i32,
 }
 
 // SAFETY: `repr(C)`, begins with its size, integers, pointers and an optional function only.
@@ -90,21 +93,8 @@ pub unsafe extern "C" fn tfckpt_saver_save(
             let saver = required_mut(saver, "saver")?;
             let options = read_struct(options)?;
             clear_stats(options.stats)?;
-            if options.write_meta_graph != 0 {
-                return Err(Error::unimplemented("meta graphs are not written yet"));
-            }
-            let save_path = match save_path.is_null() {
-                true => saver.saver.filename().to_owned(),
-                false => path(save_path, "save_path")?.to_owned(),
-            };
-            let save_options = SaverSaveOptions {
-                global_step: borrow(options.global_step).copied(),
-                latest_filename: text(options.latest_filename, "latest_filename")?,
-                meta_graph_suffix: text(options.meta_graph_suffix, "meta_graph_suffix")?,
-                no_state: options.no_state != 0,
-                no_sync: options.no_sync != 0,
-                now_ns: (options.now_ns != 0).then_some(options.now_ns),
-            };
+            let save_path = saver.save_path(save_path)?;
+            let save_options = options.to_options()?;
             let context = saver.context(std::ptr::null())?;
             let mut call = Call::new(&context);
             call.max_host_bytes = options.max_host_bytes;
@@ -117,7 +107,7 @@ pub unsafe extern "C" fn tfckpt_saver_save(
                     .save(&save_path, values, &save_options, &mut call)
             });
             asked.finish(&saver.saveables, &saved);
-            saver.refresh_paths();
+            saver.refresh_checkpoints();
             put_stats(options.stats, &call.stats)?;
             let saved = saved?;
             if !path_out.is_null() {
@@ -189,26 +179,71 @@ pub unsafe extern "C" fn tfckpt_saver_restore(
     }
 }
 
-/// How many saveables were asked for memory, and so have to be told when it is no longer needed.
-#[derive(Default)]
-struct Asked(usize);
-
-impl Asked {
-    unsafe fn finish<T>(self, saveables: &[StoredSaveable], result: &Result<T>) {
-        let code = match result {
-            Ok(_) => TFCKPT_OK,
-            Err(error) => error.code() as tfckpt_code,
-        };
-        for saveable in saveables.iter().take(self.0) {
-            // SAFETY: the caller's promise.
-            unsafe { saveable.finish(code) };
+impl tfckpt_saver_save_options {
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT for text that is not UTF-8; UNIMPLEMENTED for a meta graph.
+    ///
+    /// # Safety
+    ///
+    /// Pointers must be NULL or valid during `'a`.
+    pub(super) unsafe fn to_options<'a>(self) -> Result<SaverSaveOptions<'a>> {
+        if self.write_meta_graph != 0 {
+            return Err(Error::unimplemented("meta graphs are not written yet"));
+        }
+        // SAFETY: the caller's promise, for all of the block.
+        unsafe {
+            Ok(SaverSaveOptions {
+                global_step: borrow(self.global_step).copied(),
+                latest_filename: text(self.latest_filename, "latest_filename")?,
+                meta_graph_suffix: text(self.meta_graph_suffix, "meta_graph_suffix")?,
+                no_state: self.no_state != 0,
+                no_sync: self.no_sync != 0,
+                now_ns: (self.now_ns != 0).then_some(self.now_ns),
+            })
         }
     }
 }
 
+/// How many saveables were asked for memory, and so have to be told when it is no longer needed.
+#[derive(Default)]
+pub(super) struct Asked(usize);
+
+impl Asked {
+    pub unsafe fn finish<T>(self, saveables: &[StoredSaveable], result: &Result<T>) {
+        let code = match result {
+            Ok(_) => TFCKPT_OK,
+            Err(error) => error.code() as tfckpt_code,
+        };
+        for finish in self.finishers(saveables) {
+            // SAFETY: the caller's promise.
+            unsafe { finish.call(code) };
+        }
+    }
+
+    /// Those that have to be told.
+    pub fn finishers(self, saveables: &[StoredSaveable]) -> Vec<Finisher> {
+        let asked = saveables.iter().take(self.0);
+        asked.map(StoredSaveable::finisher).collect()
+    }
+}
+
 impl tfckpt_saver {
+    /// The path of a save, which may be given none.
+    ///
+    /// # Safety
+    ///
+    /// `save_path` must be NULL or NUL-terminated.
+    pub(super) unsafe fn save_path(&self, save_path: *const c_char) -> Result<PathBuf> {
+        match save_path.is_null() {
+            true => Ok(self.saver.filename().to_owned()),
+            // SAFETY: the caller's promise.
+            false => Ok(unsafe { path(save_path, "save_path") }?.to_owned()),
+        }
+    }
+
     /// What is to be saved, in the order given.
-    unsafe fn values<'a>(&self, asked: &mut Asked) -> Result<Vec<SaveValue<'a>>> {
+    pub(super) unsafe fn values<'a>(&self, asked: &mut Asked) -> Result<Vec<SaveValue<'a>>> {
         let mut values = Vec::with_capacity(self.num_tensors());
         for (index, tensor) in self.tensors.iter().enumerate() {
             // SAFETY: the caller's promise.
@@ -248,7 +283,7 @@ impl tfckpt_saver {
         let tensors = described.iter().zip(strings).enumerate();
         let data = tensors.map(|(index, (tensor, strings))| {
             // SAFETY: as above.
-            let described = unsafe { tensor.describe_restore(Some(strings)) };
+            let described = unsafe { tensor.describe_restore(Some(RestoreData::Strings(strings))) };
             described
                 .map(|described| described.data)
                 .map_err(|error| error.with_tensor_index(index))

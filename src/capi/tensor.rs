@@ -1,7 +1,7 @@
 //! Tensors
 //!
 //! A tfckpt_tensor describes one tensor of a save or restore: its key in the checkpoint, dtype, shape,
-//! and the caller's memory. Nothing of it is kept beyond the call.
+//! and the caller's memory. Nothing of it is kept beyond the call, but for jobs, which keep data.
 
 use std::ffi::{c_char, c_void};
 
@@ -142,6 +142,16 @@ impl tfckpt_strings {
     pub(super) fn one(element: &[u8]) -> Self {
         Self(StringTensor::gather(std::iter::once(element)))
     }
+
+    /// Hands strings to the caller.
+    ///
+    /// # Safety
+    ///
+    /// `out` must be valid for a write.
+    pub(super) unsafe fn put(out: *mut *mut Self, strings: StringTensor) {
+        // SAFETY: the caller's promise.
+        unsafe { put(out, into_handle(Self(strings))) };
+    }
 }
 
 impl tfckpt_tensor {
@@ -269,7 +279,7 @@ impl tfckpt_tensor {
         unsafe { array(self.data.cast(), num, "data") }
     }
 
-    /// The tensor to restore; one of strings goes to `strings` first, which it needs.
+    /// The tensor to restore; one of strings goes to `strings`, which it needs.
     ///
     /// # Errors
     ///
@@ -280,7 +290,7 @@ impl tfckpt_tensor {
     /// As `common`; nothing else may access what `data` points to during `'a`.
     pub(super) unsafe fn describe_restore<'a>(
         &self,
-        strings: Option<&'a mut StringTensor>,
+        strings: Option<RestoreData<'a>>,
     ) -> Result<RestoreTensor<'a>> {
         // SAFETY: the caller's promise, for all of the block.
         unsafe {
@@ -299,8 +309,7 @@ impl tfckpt_tensor {
                     ))
                     .with_key(key));
                 }
-                let strings = strings.ok_or_else(|| Error::internal("no place for strings"))?;
-                RestoreData::Strings(strings)
+                strings.ok_or_else(|| Error::internal("no place for strings"))?
             } else {
                 RestoreData::Bytes(DestSpan::from_raw_parts(self.data.cast(), self.size))
             };
@@ -320,6 +329,17 @@ impl tfckpt_tensor {
         self.dtype == DType::String as i32
     }
 
+    /// Sets the caller's pointer to strings to NULL, so that it can be told whether there are any.
+    ///
+    /// # Safety
+    ///
+    /// As [`put_strings`](Self::put_strings).
+    pub(super) unsafe fn clear_strings(&self) {
+        let out: *mut *mut tfckpt_strings = self.data.cast();
+        // SAFETY: the caller's promise.
+        unsafe { put(out, std::ptr::null_mut()) };
+    }
+
     /// Hands restored strings to the caller.
     ///
     /// # Safety
@@ -327,9 +347,8 @@ impl tfckpt_tensor {
     /// `data` must be as `describe_restore` has checked it.
     pub(super) unsafe fn put_strings(&self, strings: StringTensor) {
         if self.is_string() {
-            let out: *mut *mut tfckpt_strings = self.data.cast();
             // SAFETY: the caller's promise.
-            unsafe { put(out, into_handle(tfckpt_strings(strings))) };
+            unsafe { tfckpt_strings::put(self.data.cast(), strings) };
         }
     }
 }

@@ -170,7 +170,8 @@ fn keep_panics_quiet() {
             if inside {
                 leave_place(info.location().map(ToString::to_string).unwrap_or_default());
             }
-            let inside = inside || std::thread::current().name() == Some("tfckpt");
+            let thread = std::thread::current();
+            let inside = inside || matches!(thread.name(), Some("tfckpt" | "tfckpt-job"));
             if !inside {
                 others(info);
             }

@@ -6,6 +6,9 @@ mod coverage;
 mod debug_string;
 mod device_name;
 mod find;
+mod job;
+#[cfg(test)]
+mod job_tests;
 mod latest;
 mod layout;
 mod manage;
@@ -22,12 +25,14 @@ mod reader;
 mod redirect;
 mod refused;
 mod restore;
+mod restore_job;
 mod restore_plan;
 mod restore_rounds;
 mod restore_strings;
 mod restore_v1;
 mod restore_v2;
 mod save;
+mod save_job;
 mod save_v1;
 mod shard;
 mod sidecar;
@@ -41,6 +46,8 @@ mod verify_v1;
 mod view;
 
 pub use device_name::canonical as canonical_device;
+pub(crate) use job::{Done, JobState};
+pub use job::{Job, JobEndFn, JobOptions, JobProgressFn};
 pub use latest::{Latest, LatestOptions, latest_checkpoint};
 pub use manage::{
     Format, RemoveOptions, UpdateOptions, checkpoint_exists, get_checkpoint_mtimes,
@@ -49,7 +56,9 @@ pub use manage::{
 pub use merge::{MergeOptions, merge};
 pub use reader::{Entries, Reader, TensorInfo};
 pub use restore::{RestoreOptions, RestoreOutcome, Verify};
+pub use restore_job::{RestoreFrom, restore_async};
 pub use save::{Request as SaveRequest, SaveOptions, StateFile, save};
+pub use save_job::{Snapshot, save_async};
 pub use save_v1::no_sidecar;
 pub use shard::save_shard;
 pub use tensor::{RestoreData, RestoreTensor, SaveData, SaveTensor, StringSpans};

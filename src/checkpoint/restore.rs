@@ -29,6 +29,9 @@ pub struct RestoreOptions {
     pub reshape: bool,
     /// Whether one tensor after the other is restored within each device, in the order of the call.
     pub restore_sequentially: bool,
+    /// Whether the tensors are to arrive in about the order of the call, rather than in that of the
+    /// files; those of strings come after the others.
+    pub in_request_order: bool,
 }
 
 /// What came of each tensor of a call.

@@ -149,11 +149,13 @@ impl Planner<'_> {
                     planned.pieces.push(piece);
                 }
             }
-            RestoreData::Strings(_) => planned.strings.push(StringPlan {
-                tensor: self.index,
-                num_elements: tensor.shape.num_elements(),
-                parts,
-            }),
+            RestoreData::Strings(_) | RestoreData::TakeStrings(_) => {
+                planned.strings.push(StringPlan {
+                    tensor: self.index,
+                    num_elements: tensor.shape.num_elements(),
+                    parts,
+                })
+            }
         }
         Ok(())
     }

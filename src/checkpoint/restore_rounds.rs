@@ -180,7 +180,7 @@ fn outcome(
 pub(super) fn memory_size(tensor: &RestoreTensor<'_>) -> u64 {
     match &tensor.data {
         RestoreData::Bytes(span) => span.len() as u64,
-        RestoreData::Strings(_) => 0,
+        RestoreData::Strings(_) | RestoreData::TakeStrings(_) => 0,
     }
 }
 

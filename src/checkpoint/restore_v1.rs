@@ -87,10 +87,12 @@ impl<'a> RestorePlan<'a> for V1Plan<'_> {
                 members.iter().enumerate().filter_map(plan).collect()
             }
         };
-        // In the order of the files, so that each block is read once.
-        plans.sort_by(|(_, a), (_, b)| {
-            (a.shard(), tensor_key(tensors, a)).cmp(&(b.shard(), tensor_key(tensors, b)))
-        });
+        // In the order of the files each block is read once.
+        if !self.options.in_request_order {
+            plans.sort_by(|(_, a), (_, b)| {
+                (a.shard(), tensor_key(tensors, a)).cmp(&(b.shard(), tensor_key(tensors, b)))
+            });
+        }
         let mut outcome = RoundOutcome {
             complete: match round {
                 Round::All => vec![false; tensors.len()],
@@ -114,6 +116,7 @@ impl<'a> RestorePlan<'a> for V1Plan<'_> {
                 && let Some(complete) = outcome.complete.get_mut(place)
             {
                 *complete = true;
+                call.monitor().arrived(plan.index);
             }
             let Err(error) = run.and_then(|()| call.progress.advance(0, 1)) else {
                 continue;
@@ -123,6 +126,7 @@ impl<'a> RestorePlan<'a> for V1Plan<'_> {
                 break;
             }
             let error = error.with_tensor_index(plan.index).with_key(tensor.key);
+            call.monitor().failed(plan.index, &error);
             outcome.failed.insert(plan.index, error.clone());
             if !self.options.keep_going {
                 outcome.ended = Some(error);
@@ -320,8 +324,9 @@ impl Plan {
                     })?;
                 }
             }
-            RestoreData::Strings(out) => {
-                **out = reading.strings(&self.parts, tensor.shape.num_elements())?;
+            data => {
+                let strings = reading.strings(&self.parts, tensor.shape.num_elements())?;
+                data.put_strings(strings);
             }
         }
         Ok(())

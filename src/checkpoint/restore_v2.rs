@@ -1,15 +1,15 @@
 //! Reads what a restore from a V2 checkpoint has planned.
 
 use super::refused::Refused;
-use super::restore::{RestoreOptions, Verify};
+use super::restore::RestoreOptions;
 use super::restore_plan::{Planned, plan};
 use super::restore_rounds::{RestoreFormat, RestorePlan, Round, RoundOutcome};
 use super::restore_strings::StringPlan;
-use super::tensor::{RestoreData, RestoreTensor};
+use super::tensor::RestoreTensor;
 use crate::bundle::BundleReader;
 use crate::error::{Code, Result};
 use crate::transfer::Call;
-use crate::transfer::read::{self, Piece};
+use crate::transfer::read::{self, How, Piece};
 
 impl RestoreFormat for BundleReader {
     fn plan<'a, 's>(
@@ -25,12 +25,13 @@ impl RestoreFormat for BundleReader {
         if options.restore_sequentially {
             // So that those of a round are found.
             planned.pieces.sort_unstable_by_key(|piece| piece.tensor);
+        }
+        if options.restore_sequentially || options.in_request_order {
             planned.strings.sort_unstable_by_key(|plan| plan.tensor);
         }
         Ok(Box::new(V2Plan {
             reader: self,
-            verify: options.verify,
-            keep_going: options.keep_going,
+            options: *options,
             planned,
         }))
     }
@@ -39,8 +40,7 @@ impl RestoreFormat for BundleReader {
 /// What is to be read of a V2 checkpoint.
 struct V2Plan<'s, 'a> {
     reader: &'s BundleReader,
-    verify: Verify,
-    keep_going: bool,
+    options: RestoreOptions,
     planned: Planned<'a>,
 }
 
@@ -114,11 +114,17 @@ impl<'a> V2Plan<'_, 'a> {
         call: &mut Call<'_>,
     ) -> Result<RoundOutcome> {
         let bundle = self.reader.prefix().display().to_string();
-        let num = match round {
-            Round::All => tensors.len(),
-            Round::Some(members) => members.len(),
+        let (num, members) = match round {
+            Round::All => (tensors.len(), None),
+            Round::Some(members) => (members.len(), Some(members)),
         };
-        let read = read::execute(call, &bundle, pieces, num, self.keep_going)?;
+        let how = How {
+            bundle: &bundle,
+            keep_going: self.options.keep_going,
+            in_request_order: self.options.in_request_order,
+            members,
+        };
+        let read = read::execute(call, pieces, num, how)?;
         let failed = read.failed.into_iter().map(|(place, error)| {
             let (index, error) = match round {
                 Round::All => (place, error),
@@ -155,18 +161,18 @@ impl<'a> V2Plan<'_, 'a> {
             if round.ended.is_some() {
                 continue;
             }
-            match plan.read(self.reader, self.verify, call) {
+            match plan.read(self.reader, self.options.verify, call) {
                 Ok(strings) => {
-                    if let RestoreData::Strings(out) = &mut tensor.data {
-                        **out = strings;
-                    }
+                    tensor.data.put_strings(strings);
                     *complete = true;
+                    call.monitor().arrived(plan.tensor);
                 }
                 // No tensor's fault.
                 Err(error) if error.code() == Code::Cancelled => round.ended = Some(error),
                 Err(error) => {
                     let error = error.with_tensor_index(plan.tensor).with_key(tensor.key);
-                    round.ended = (!self.keep_going).then(|| error.clone());
+                    call.monitor().failed(plan.tensor, &error);
+                    round.ended = (!self.options.keep_going).then(|| error.clone());
                     round.failed.insert(plan.tensor, error);
                 }
             }

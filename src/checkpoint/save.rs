@@ -24,8 +24,8 @@ use crate::io::write::TempFile;
 use crate::naming;
 use crate::shape::Shape;
 use crate::state;
-use crate::transfer::Call;
 use crate::transfer::write::{self, Layout, Source, WriteOptions, WriteTensor, Written};
+use crate::transfer::{Call, Stage};
 
 /// How a checkpoint is saved. The defaults are TensorFlow's.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,6 +76,7 @@ pub fn save(
         tensors,
         options,
         create_folder: true,
+        turn: &|_| Ok(()),
         state: &|prefix| plain_state(prefix, options),
     };
     request.save(call)
@@ -100,6 +101,8 @@ pub struct Request<'a> {
     pub options: &'a SaveOptions,
     /// Whether a missing folder of the prefix is made, one level of it.
     pub create_folder: bool,
+    /// Waits until the save may change something on disk: others may have to be done first.
+    pub turn: &'a dyn Fn(&mut Call<'_>) -> Result<()>,
     /// The state file once the checkpoint of the given path is there. Asked last, before anything
     /// changes.
     pub state: &'a dyn Fn(&Path) -> Result<StateFile>,
@@ -160,14 +163,20 @@ impl Request<'_> {
         let layout = Layout::new(&writes, alignment)?;
         let num_shards = u32::try_from(layout.shard_sizes.len()).unwrap_or(u32::MAX);
 
-        let made_folder = self.create_folder && create_parent(prefix, !options.no_sync)?;
-        let write = || -> Result<()> {
+        call.monitor().reach(Stage::Accepted);
+        let mut made_folder = false;
+        let mut open = |call: &mut Call<'_>| -> Result<Vec<TempFile>> {
+            (self.turn)(call)?;
+            made_folder = self.create_folder && create_parent(prefix, !options.no_sync)?;
             let mut files = Vec::with_capacity(layout.shard_sizes.len());
             for (shard_id, &size) in (0..num_shards).zip(&layout.shard_sizes) {
                 let file = TempFile::create(&naming::data_file(prefix, shard_id, num_shards))?;
                 file.reserve(size)?;
                 files.push(file);
             }
+            Ok(files)
+        };
+        let write = || -> Result<()> {
             call.stats.num_tensors = tensors.len() as u64;
             let bytes = layout.places.iter().map(|&(_, size)| size).sum();
             call.stats.bytes += bytes;
@@ -180,8 +189,13 @@ impl Request<'_> {
                     0
                 },
             };
-            let written = write::execute(call, &writes, &layout, &files, &write_options);
-            let Written { crcs, ranges } = written.map_err(|error| with_key_of(error, tensors))?;
+            let written = write::execute(call, &writes, &layout, &mut open, &write_options);
+            let Written {
+                mut files,
+                crcs,
+                ranges,
+            } = written.map_err(|error| with_key_of(error, tensors))?;
+            call.monitor().reach(Stage::Copied);
 
             let extent = |index: usize| {
                 let shard_id = shards.get(index).copied().unwrap_or_default();

@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::io::write::TempFile;
 use crate::memory::ChunkBuffer;
 use crate::slices::TensorSlice;
-use crate::transfer::Call;
 use crate::transfer::pipeline::{self, Shared};
+use crate::transfer::{Call, Stage};
 use crate::v1::{Plan, TensorToWrite, Values};
 
 /// Bytes of the buffer through which elements are copied.
@@ -69,14 +69,18 @@ impl Request<'_> {
                 shard.push(tensor);
             }
         }
+        call.monitor().reach(Stage::Accepted);
+        (self.turn)(call)?;
         if !options.shard_by_device && options.max_shard_size == 0 {
             let files = write_all(call, std::slice::from_ref(prefix), &by_shard, tensors)?;
+            call.monitor().reach(Stage::Copied);
             self.publish_v1(prefix, Layout::v1(&whole_file), files, prefix, call)?;
             return Ok(prefix.clone());
         }
         let names = Sharded::new(prefix, num_shards);
         let paths: Vec<PathBuf> = (0..num_shards).map(|shard| names.file(shard)).collect();
         let files = write_all(call, &paths, &by_shard, tensors)?;
+        call.monitor().reach(Stage::Copied);
         let pattern = names.pattern();
         let data_files = |commit: &Path| names.data_files(commit);
         self.publish_v1(prefix, names.layout(&data_files), files, &pattern, call)?;

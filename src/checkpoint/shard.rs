@@ -80,6 +80,7 @@ pub fn save_shard(
         tensors,
         options,
         create_folder: true,
+        turn: &|_| Ok(()),
         state: &|part| Ok(no_state(part)),
     };
     request.save(call)

@@ -1,5 +1,7 @@
 //! Tensors as a caller describes them: what to save, and where to restore to.
 
+use std::fmt;
+
 use crate::bundle::StringTensor;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -84,12 +86,34 @@ pub struct RestoreTensor<'a> {
 }
 
 /// Where the elements of a restored tensor go, row-major.
-#[derive(Debug)]
 pub enum RestoreData<'a> {
     /// Memory of exactly the tensor's size, for elements of a fixed size.
     Bytes(DestSpan<'a>),
     /// For `DType::String`.
     Strings(&'a mut StringTensor),
+    /// For `DType::String`: called with the elements as soon as they are there, on the thread of the
+    /// call or job.
+    TakeStrings(&'a mut (dyn FnMut(StringTensor) + Send + 'static)),
+}
+
+impl fmt::Debug for RestoreData<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(span) => f.debug_tuple("Bytes").field(span).finish(),
+            Self::Strings(_) | Self::TakeStrings(_) => f.write_str("Strings"),
+        }
+    }
+}
+
+impl RestoreData<'_> {
+    /// Hands the elements over, if they are strings.
+    pub(super) fn put_strings(&mut self, strings: StringTensor) {
+        match self {
+            Self::Bytes(_) => {}
+            Self::Strings(out) => **out = strings,
+            Self::TakeStrings(take) => take(strings),
+        }
+    }
 }
 
 /// Parses a spec; `None` for the empty one.
@@ -169,8 +193,10 @@ impl RestoreTensor<'_> {
             )));
         }
         match &self.data {
-            RestoreData::Strings(_) if self.dtype == DType::String => Ok(spec),
-            RestoreData::Strings(_) => Err(size_mismatch(self.dtype, &self.shape, None, None)),
+            RestoreData::Strings(_) | RestoreData::TakeStrings(_) => match self.dtype {
+                DType::String => Ok(spec),
+                _ => Err(size_mismatch(self.dtype, &self.shape, None, None)),
+            },
             RestoreData::Bytes(span) => {
                 let want = self
                     .dtype

@@ -8,7 +8,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::read::ReadFile;
 use crate::slices::SliceSet;
-use crate::transfer::read::{self, Piece, Target};
+use crate::transfer::read::{self, How, Piece, Target};
 use crate::transfer::{Call, stream};
 
 /// Pieces, or tensors, that are read in one go: it bounds the memory that the plan takes.
@@ -169,7 +169,13 @@ impl Batch<'_> {
         let bundle = self.reader.prefix().display().to_string();
         let pieces = std::mem::take(&mut self.pieces);
         let tensors = std::mem::take(&mut self.tensors);
-        let outcome = read::execute(call, &bundle, pieces, tensors.len(), true)?;
+        let how = How {
+            bundle: &bundle,
+            keep_going: true,
+            in_request_order: false,
+            members: None,
+        };
+        let outcome = read::execute(call, pieces, tensors.len(), how)?;
         for (index, error) in outcome.failed {
             let key = tensors.get(index).map_or(&[][..], Vec::as_slice);
             damage(error.with_key(key));

@@ -4,7 +4,7 @@ use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
-use super::{DestSpan, Filled, SourceSpan};
+use super::{Buffer, DestSpan, Filled, SourceSpan};
 use crate::error::{Error, Result};
 
 /// Alignment of every buffer: a page, which is also what O_DIRECT asks for.
@@ -12,10 +12,21 @@ const ALIGN: usize = 4096;
 
 /// A buffer of fixed capacity, aligned to a page, that is filled from its start and then used as
 /// bytes. It stays in the processor's cache when its capacity does.
+#[derive(Debug)]
 pub struct ChunkBuffer {
     ptr: NonNull<u8>,
-    layout: Layout,
+    capacity: usize,
     filled: usize,
+    memory: Memory,
+}
+
+/// Whose the bytes at `ptr` are.
+#[derive(Debug)]
+enum Memory {
+    /// The global allocator's, with this layout.
+    Heap(Layout),
+    /// Those of a mapping in huge pages.
+    Huge { _mapping: Buffer },
 }
 
 // SAFETY: the buffer owns its allocation and hands out access only through borrows of itself.
@@ -35,14 +46,35 @@ impl ChunkBuffer {
         let ptr = NonNull::new(unsafe { alloc(layout) }).ok_or_else(exhausted)?;
         Ok(Self {
             ptr,
-            layout,
+            capacity: layout.size(),
             filled: 0,
+            memory: Memory::Heap(layout),
+        })
+    }
+
+    /// As [`new`](Self::new), in huge pages: for buffers that do not stay in the cache, of multiples of
+    /// 2 MiB.
+    ///
+    /// # Errors
+    ///
+    /// RESOURCE_EXHAUSTED when the memory cannot be had.
+    pub fn huge(capacity: usize) -> Result<Self> {
+        let mut mapping = Buffer::new(capacity)?;
+        let Some(ptr) = NonNull::new(mapping.as_mut_ptr()).filter(|_| capacity > 0) else {
+            return Self::new(capacity);
+        };
+        Ok(Self {
+            ptr,
+            capacity,
+            filled: 0,
+            // It moves without its bytes, which nobody else looks at.
+            memory: Memory::Huge { _mapping: mapping },
         })
     }
 
     /// Capacity in bytes.
     pub fn capacity(&self) -> usize {
-        self.layout.size()
+        self.capacity
     }
 
     /// Bytes that can still be appended.
@@ -139,8 +171,10 @@ pub fn zeroed(len: usize) -> Result<Vec<u8>> {
 
 impl Drop for ChunkBuffer {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout and freed only here.
-        unsafe { dealloc(self.ptr.as_ptr(), self.layout) }
+        if let Memory::Heap(layout) = self.memory {
+            // SAFETY: allocated in `new` with this layout and freed only here.
+            unsafe { dealloc(self.ptr.as_ptr(), layout) }
+        }
     }
 }
 
@@ -150,7 +184,12 @@ mod tests {
 
     #[test]
     fn fills_from_the_start_and_never_beyond_its_capacity() {
-        let mut buffer = ChunkBuffer::new(8).unwrap();
+        for buffer in [ChunkBuffer::new(8), ChunkBuffer::huge(8)] {
+            fill_and_overfill(buffer.unwrap());
+        }
+    }
+
+    fn fill_and_overfill(mut buffer: ChunkBuffer) {
         assert_eq!(buffer.append_bytes(b"abc").unwrap(), b"abc");
         buffer.append_zeros(2);
         assert!(buffer.append_bytes(b"long").is_none());

@@ -161,6 +161,18 @@ impl DestSpan<'_> {
     }
 }
 
+/// Memory that a test and a job use in turns.
+#[cfg(test)]
+impl<'a> From<&'a [std::sync::atomic::AtomicU8]> for DestSpan<'a> {
+    fn from(memory: &'a [std::sync::atomic::AtomicU8]) -> Self {
+        Self {
+            ptr: memory.as_ptr().cast_mut().cast(),
+            len: memory.len(),
+            lifetime: PhantomData,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -87,6 +87,18 @@ impl<'a> From<&'a [u8]> for SourceSpan<'a> {
     }
 }
 
+/// Memory that a test and a job use in turns.
+#[cfg(test)]
+impl<'a> From<&'a [std::sync::atomic::AtomicU8]> for SourceSpan<'a> {
+    fn from(memory: &'a [std::sync::atomic::AtomicU8]) -> Self {
+        Self {
+            ptr: memory.as_ptr().cast(),
+            len: memory.len(),
+            lifetime: PhantomData,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

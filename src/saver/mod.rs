@@ -7,8 +7,11 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod job_tests;
 mod names;
 mod options;
+mod queue;
 mod restore;
 mod retention;
 mod save;
@@ -21,7 +24,11 @@ pub use save::SaveValue;
 pub use variables::{Saveable, Variable};
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use self::queue::Queue;
 use self::retention::Retention;
 use self::variables::VariableList;
 use crate::checkpoint::{get_checkpoint_mtimes, no_sidecar};
@@ -32,11 +39,14 @@ use crate::meta_graph::SaverDef;
 ///
 /// It knows the variables' descriptions only; their elements come with each call, in the order in
 /// which the variables were given.
+///
+/// Dropping it waits for its jobs; [`cancel`](Self::cancel) shortens that.
 #[derive(Debug)]
 pub struct Saver {
-    options: SaverOptions,
-    /// `None` until it is built.
-    built: Option<Built>,
+    options: Arc<SaverOptions>,
+    /// `None` until it is built. Shared with the saver's jobs.
+    built: Option<Arc<Built>>,
+    queue: Queue,
 }
 
 /// A saver that is ready for use.
@@ -44,7 +54,8 @@ pub struct Saver {
 struct Built {
     variables: VariableList,
     saver_def: SaverDef,
-    retention: Retention,
+    /// Changed by one save at a time: that whose turn it is.
+    retention: Mutex<Retention>,
 }
 
 impl Saver {
@@ -62,8 +73,9 @@ impl Saver {
         }
         let deferred = options.defer_build;
         let mut saver = Self {
-            options,
+            options: Arc::new(options),
             built: None,
+            queue: Queue::default(),
         };
         if !deferred {
             saver.build(saveables)?;
@@ -106,11 +118,11 @@ impl Saver {
             saver_def.keep_checkpoint_every_n_hours,
             self.options.now(),
         );
-        self.built = Some(Built {
+        self.built = Some(Arc::new(Built {
             variables,
             saver_def,
-            retention,
-        });
+            retention: Mutex::new(retention),
+        }));
         Ok(())
     }
 
@@ -145,16 +157,22 @@ impl Saver {
     }
 
     /// The checkpoints that are kept, oldest first, each with the time at which it was saved, in
-    /// seconds since 1970.
-    pub fn last_checkpoints(&self) -> &[(PathBuf, f64)] {
-        self.built
-            .as_ref()
-            .map_or(&[], |built| built.retention.last())
+    /// seconds since 1970. That of a job is among them when it is complete.
+    pub fn last_checkpoints(&self) -> Vec<(PathBuf, f64)> {
+        let built = self.built.as_ref();
+        built.map_or_else(Vec::new, |built| built.retention.lock().last().to_owned())
+    }
+
+    /// Asks all jobs of the saver to stop: those that have not published their checkpoint yet end with
+    /// CANCELLED.
+    pub fn cancel(&self) {
+        self.queue.cancel();
     }
 
     /// Replaces the list of checkpoints that are kept. Their time is infinity: none of them will be
     /// deleted, as in TensorFlow, which advises
-    /// [`set_last_checkpoints_with_time`](Self::set_last_checkpoints_with_time) instead.
+    /// [`set_last_checkpoints_with_time`](Self::set_last_checkpoints_with_time) instead. Waits for the
+    /// saver's jobs first.
     ///
     /// # Errors
     ///
@@ -173,9 +191,10 @@ impl Saver {
         &mut self,
         checkpoints: Vec<(PathBuf, f64)>,
     ) -> Result<()> {
-        self.built_mut("set_last_checkpoints")?
-            .retention
-            .set_last(checkpoints);
+        let built = self.built("set_last_checkpoints")?;
+        // A job that is under way goes on from the list that it knows.
+        self.queue.drain();
+        built.retention.lock().set_last(checkpoints);
         Ok(())
     }
 
@@ -194,8 +213,8 @@ impl Saver {
         self.set_last_checkpoints_with_time(found)
     }
 
-    fn built_mut(&mut self, call: &str) -> Result<&mut Built> {
-        self.built.as_mut().ok_or_else(|| not_built(call))
+    fn built(&self, call: &str) -> Result<&Arc<Built>> {
+        self.built.as_ref().ok_or_else(|| not_built(call))
     }
 }
 

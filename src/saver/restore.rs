@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use super::Saver;
 use super::variables::{Variable, VariableList};
-use super::{Saver, not_built};
 use crate::checkpoint::{
     Format, Reader, RestoreData, RestoreOptions, RestoreTensor, checkpoint_exists,
 };
@@ -34,7 +34,7 @@ impl Saver {
         destinations: impl FnOnce(&[Shape]) -> Result<Vec<RestoreData<'a>>>,
         call: &mut Call<'_>,
     ) -> Result<()> {
-        let built = self.built.as_ref().ok_or_else(|| not_built("restore"))?;
+        let built = self.built("restore")?;
         if built.variables.is_empty() {
             return Ok(());
         }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use super::names::{Naming, checkpoint_file};
 use super::retention::Retention;
 use super::variables::Variable;
-use super::{Saver, SaverOptions, SaverSaveOptions, not_built};
+use super::{Built, Saver, SaverOptions, SaverSaveOptions};
 use crate::checkpoint::{
-    Format, RemoveOptions, SaveData, SaveOptions, SaveRequest, SaveTensor, StateFile,
-    remove_checkpoint,
+    Done, Format, Job, JobOptions, RemoveOptions, SaveData, SaveOptions, SaveRequest, SaveTensor,
+    Snapshot, StateFile, remove_checkpoint,
 };
 use crate::error::{Code, Error, Result};
 use crate::io;
@@ -34,12 +34,13 @@ impl Saver {
     /// saver is empty.
     ///
     /// The checkpoint and the state file that names it are on disk (unless `no_sync`) before an old
-    /// checkpoint is deleted. What cannot be deleted is no error.
+    /// checkpoint is deleted. What cannot be deleted is no error. Jobs of the saver are waited for.
     ///
     /// # Errors
     ///
     /// INVALID_ARGUMENT with TensorFlow's texts: names that collide, a folder that does not exist;
     /// FAILED_PRECONDITION before the saver is built; the errors of a save. Nothing is recorded then.
+    /// The error of a job that nobody fetched from it, once: nothing is saved then.
     pub fn save(
         &mut self,
         save_path: &Path,
@@ -47,17 +48,99 @@ impl Saver {
         options: &SaverSaveOptions<'_>,
         call: &mut Call<'_>,
     ) -> Result<Option<PathBuf>> {
-        let saver_options = &self.options;
-        let built = self.built.as_mut().ok_or_else(|| not_built("save"))?;
+        let built = self.built("save")?;
+        self.queue.wait(call)?;
+        self.queue.check()?;
+        let save = Save {
+            built,
+            saver: &self.options,
+            save_path,
+            options,
+            turn: &|_| Ok(()),
+        };
+        save.run(values, call)
+    }
+
+    /// As [`save`](Self::save), in the background. Jobs of one saver write one after the other, in the
+    /// order in which they were submitted, and each deletes what is too many after it.
+    ///
+    /// # Errors
+    ///
+    /// Those of arguments that do not fit together; RESOURCE_EXHAUSTED without a thread; the error of an
+    /// earlier job that nobody fetched from it, once: nothing is saved then. All that happens later is
+    /// the job's error.
+    pub fn save_async(
+        &mut self,
+        save_path: &Path,
+        values: Vec<SaveValue<'static>>,
+        options: &SaverSaveOptions<'_>,
+        snapshot: Snapshot,
+        job: JobOptions,
+    ) -> Result<Job> {
+        let built = self.built("save")?.clone();
+        self.queue.check()?;
+        let saver = self.options.clone();
+        let save_path = save_path.to_owned();
+        let latest_filename = options.latest_filename.map(str::to_owned);
+        let meta_graph_suffix = options.meta_graph_suffix.map(str::to_owned);
+        let (global_step, no_state, no_sync, now_ns) = (
+            options.global_step,
+            options.no_state,
+            options.no_sync,
+            options.now_ns,
+        );
+        let ticket = self.queue.ticket();
+        let job = Job::start(job, 0, snapshot.stage(), move |call| {
+            call.copies_first = snapshot == Snapshot::Copied;
+            let save = Save {
+                built: &built,
+                saver: &saver,
+                save_path: &save_path,
+                options: &SaverSaveOptions {
+                    global_step,
+                    latest_filename: latest_filename.as_deref(),
+                    meta_graph_suffix: meta_graph_suffix.as_deref(),
+                    no_state,
+                    no_sync,
+                    now_ns,
+                },
+                turn: &|call| ticket.wait(call),
+            };
+            Done::saved(save.run(values, call))
+        })?;
+        self.queue.add(&job);
+        Ok(job)
+    }
+}
+
+/// One save of a saver.
+struct Save<'a> {
+    built: &'a Built,
+    saver: &'a SaverOptions,
+    save_path: &'a Path,
+    options: &'a SaverSaveOptions<'a>,
+    /// Waits until the saves before this one are done.
+    turn: &'a dyn Fn(&mut Call<'_>) -> Result<()>,
+}
+
+impl Save<'_> {
+    fn run(&self, values: Vec<SaveValue<'_>>, call: &mut Call<'_>) -> Result<Option<PathBuf>> {
+        let Self {
+            built,
+            saver,
+            save_path,
+            options,
+            ..
+        } = *self;
         let sharded = built.saver_def.sharded;
         let prefix = checkpoint_file(
             save_path,
             &Naming {
                 global_step: options.global_step,
-                pad_step_number: saver_options.pad_step_number,
+                pad_step_number: saver.pad_step_number,
                 latest_filename: options.latest_filename,
                 // The argument's, as in TensorFlow, not the definition's.
-                sharded: saver_options.sharded,
+                sharded: saver.sharded,
             },
         )?;
         if built.variables.is_empty() {
@@ -67,8 +150,52 @@ impl Saver {
             true => Format::V1,
             false => Format::V2,
         };
+        let tensors = built.tensors(values)?;
+        let request = SaveRequest {
+            prefix,
+            tensors: &tensors,
+            options: &SaveOptions {
+                no_sync: options.no_sync,
+                shard_by_device: sharded,
+                max_shard_size: saver.max_shard_size,
+                chunk_checksums: saver.chunk_checksums,
+                format,
+                ..SaveOptions::default()
+            },
+            // As TensorFlow: its V1 makes no folders, and its sharded saves would need two levels.
+            create_folder: format == Format::V2 && !sharded,
+            turn: self.turn,
+            state: &|path| {
+                let mut after = built.retention.lock().clone();
+                after.record(path, 0.0, saver.shrink_to_max_to_keep);
+                state_file(save_path, path, &after, saver, options)
+            },
+        };
+        let path = request
+            .save(call)
+            .map_err(|error| error.reindexed(built.variables.order()))
+            .map_err(|error| missing_parent(error, save_path))?;
+        if !options.no_state {
+            let shrink = saver.shrink_to_max_to_keep;
+            let mut retention = built.retention.lock().clone();
+            retention.record(&path, options.now(), shrink);
+            while let Some(old) = retention.next_to_delete(shrink) {
+                delete(&old, &retention, format, options);
+                if !shrink {
+                    break;
+                }
+            }
+            *built.retention.lock() = retention;
+        }
+        Ok(Some(path))
+    }
+}
+
+impl Built {
+    /// The tensors of a save, in the order in which they are saved.
+    fn tensors<'a>(&'a self, values: Vec<SaveValue<'a>>) -> Result<Vec<SaveTensor<'a>>> {
         let mut values: Vec<Option<SaveValue<'_>>> = values.into_iter().map(Some).collect();
-        let variables = built.variables.variables();
+        let variables = self.variables.variables();
         if values.len() != variables.len() {
             return Err(Error::invalid_argument(format!(
                 "every variable needs a value; num_values={} num_variables={}",
@@ -77,7 +204,7 @@ impl Saver {
             )));
         }
         let mut tensors = Vec::with_capacity(variables.len());
-        for &index in built.variables.order() {
+        for &index in self.variables.order() {
             let value = values.get_mut(index).and_then(Option::take);
             if let (Some(variable), Some(value)) = (variables.get(index), value) {
                 check_shape(variable, &value.shape)
@@ -85,42 +212,7 @@ impl Saver {
                 tensors.push(to_save(variable, value));
             }
         }
-        let mut retention = built.retention.clone();
-        let request = SaveRequest {
-            prefix,
-            tensors: &tensors,
-            options: &SaveOptions {
-                no_sync: options.no_sync,
-                shard_by_device: sharded,
-                max_shard_size: saver_options.max_shard_size,
-                chunk_checksums: saver_options.chunk_checksums,
-                format,
-                ..SaveOptions::default()
-            },
-            // As TensorFlow: its V1 makes no folders, and its sharded saves would need two levels.
-            create_folder: format == Format::V2 && !sharded,
-            state: &|path| {
-                let mut after = built.retention.clone();
-                after.record(path, 0.0, saver_options.shrink_to_max_to_keep);
-                state_file(save_path, path, &after, saver_options, options)
-            },
-        };
-        let path = request
-            .save(call)
-            .map_err(|error| error.reindexed(built.variables.order()))
-            .map_err(|error| missing_parent(error, save_path))?;
-        if !options.no_state {
-            let shrink = saver_options.shrink_to_max_to_keep;
-            retention.record(&path, options.now(), shrink);
-            while let Some(old) = retention.next_to_delete(shrink) {
-                delete(&old, &retention, format, options);
-                if !shrink {
-                    break;
-                }
-            }
-            built.retention = retention;
-        }
-        Ok(Some(path))
+        Ok(tensors)
     }
 }
 

@@ -237,7 +237,7 @@ fn recovering_drops_what_is_gone_and_takes_the_times_of_the_files() {
     saver
         .recover_last_checkpoints(vec![gone, path.clone()])
         .unwrap();
-    let [(found, time)] = saver.last_checkpoints() else {
+    let [(found, time)] = &saver.last_checkpoints()[..] else {
         panic!("{:?}", saver.last_checkpoints());
     };
     assert_eq!(*found, path);

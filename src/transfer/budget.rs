@@ -5,6 +5,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
+use crate::memory::ChunkBuffer;
 
 /// Default limit of a context in bytes.
 pub const DEFAULT: u64 = 64 << 20;
@@ -15,12 +16,49 @@ pub const MINIMUM: u64 = 2 << 20;
 /// How often a call that waits for others asks whether it is still wanted.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Bytes that calls hold only while they work: what they hold for longer leaves so much of a budget, so
+/// that no call waits for one that waits itself.
+const WORKING: u64 = 1 << 20;
+
 /// Bytes that may be held, and bytes that are.
 #[derive(Debug)]
 pub struct Budget {
     limit: u64,
-    held: Mutex<u64>,
+    held: Mutex<Held>,
     released: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Bytes of the reservations.
+    bytes: u64,
+    /// Buffers that nobody uses now, kept because fresh ones cost more than a copy into them; within the
+    /// limit together with the reservations, before which they go.
+    kept: Vec<ChunkBuffer>,
+}
+
+impl Held {
+    fn kept_bytes(&self) -> u64 {
+        self.kept.iter().map(bytes_of).sum()
+    }
+
+    /// Takes out what is beyond `limit`.
+    fn excess(&mut self, limit: u64) -> Vec<ChunkBuffer> {
+        let mut excess = Vec::new();
+        let mut kept = self.kept_bytes();
+        while self.bytes + kept > limit {
+            let Some(buffer) = self.kept.pop() else {
+                break;
+            };
+            kept -= bytes_of(&buffer);
+            excess.push(buffer);
+        }
+        excess
+    }
+}
+
+fn bytes_of(buffer: &ChunkBuffer) -> u64 {
+    buffer.capacity() as u64
 }
 
 impl Budget {
@@ -33,13 +71,14 @@ impl Budget {
         let limit = check_limit(limit)?.unwrap_or(DEFAULT);
         Ok(Self {
             limit,
-            held: Mutex::new(0),
+            held: Mutex::default(),
             released: Condvar::new(),
         })
     }
 
-    /// Takes up to `wanted` bytes, what is free if that is less, but at least `least`: waits for other
-    /// calls to end if need be, and calls `poll` meanwhile. `least` is capped by the limit.
+    /// Takes up to `wanted` bytes for a call that gives them back when it has done its work, what is free
+    /// if that is less, but at least `least`: waits for other calls to end if need be, and calls `poll`
+    /// meanwhile. `least` is capped by the limit.
     ///
     /// # Errors
     ///
@@ -50,20 +89,86 @@ impl Budget {
         least: u64,
         poll: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Reservation<'_>> {
-        let least = least.min(self.limit);
+        let reserved = self.take(wanted, least, self.limit, 0, poll);
+        reserved.map(|(reservation, _)| reservation)
+    }
+
+    /// As [`reserve`](Self::reserve), for buffers that are held while the call waits for others. Along come
+    /// buffers of `size` bytes that were [kept](Self::give_back), no more than there is room for.
+    ///
+    /// # Errors
+    ///
+    /// As `reserve`.
+    pub fn reserve_buffers(
+        &self,
+        wanted: u64,
+        least: u64,
+        size: usize,
+        poll: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<(Reservation<'_>, Vec<ChunkBuffer>)> {
+        self.take(wanted, least, self.long_limit(), size, poll)
+    }
+
+    /// Most bytes that may be held while their call waits for others.
+    pub fn long_limit(&self) -> u64 {
+        self.limit - WORKING.min(self.limit)
+    }
+
+    fn take(
+        &self,
+        wanted: u64,
+        least: u64,
+        limit: u64,
+        size: usize,
+        poll: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<(Reservation<'_>, Vec<ChunkBuffer>)> {
+        let least = least.min(limit);
         let mut held = self.held.lock();
-        while self.limit - *held < least {
+        while limit.saturating_sub(held.bytes) < least {
             self.released.wait_for(&mut held, POLL_INTERVAL);
             // The callback behind it may take its time, and other calls give back meanwhile.
             parking_lot::MutexGuard::unlocked(&mut held, &mut *poll)?;
         }
-        let bytes = wanted.clamp(least, (self.limit - *held).max(least));
-        *held += bytes;
-        Ok(Reservation {
+        let bytes = wanted.clamp(least, limit.saturating_sub(held.bytes).max(least));
+        held.bytes += bytes;
+        let mut buffers = Vec::new();
+        while bytes_of_all(&buffers) + size as u64 <= bytes
+            && let Some(place) = held.kept.iter().position(|kept| kept.capacity() == size)
+        {
+            buffers.push(held.kept.swap_remove(place));
+        }
+        let excess = held.excess(self.limit);
+        drop(held);
+        drop(excess);
+        let reservation = Reservation {
             budget: self,
             bytes,
-        })
+        };
+        Ok((reservation, buffers))
     }
+
+    /// Keeps what fits of the buffers of reservations, which are given back.
+    pub fn give_back(&self, mut reserved: Vec<Reservation<'_>>, buffers: Vec<ChunkBuffer>) {
+        let mut held = self.held.lock();
+        for reservation in &mut reserved {
+            held.bytes -= std::mem::take(&mut reservation.bytes);
+        }
+        held.kept.extend(buffers);
+        let excess = held.excess(self.limit);
+        drop(held);
+        self.released.notify_all();
+        drop(excess);
+    }
+
+    /// Frees the buffers that are kept.
+    pub fn trim(&self) {
+        let kept = std::mem::take(&mut self.held.lock().kept);
+        drop(kept);
+    }
+}
+
+fn bytes_of_all(buffers: &[ChunkBuffer]) -> u64 {
+    buffers.iter().map(bytes_of).sum()
 }
 
 /// A limit that a caller gave, `None` for 0.
@@ -93,11 +198,19 @@ impl Reservation<'_> {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
+
+    /// Gives back what is beyond `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        let excess = self.bytes.saturating_sub(bytes);
+        self.bytes -= excess;
+        self.budget.held.lock().bytes -= excess;
+        self.budget.released.notify_all();
+    }
 }
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        *self.budget.held.lock() -= self.bytes;
+        self.budget.held.lock().bytes -= self.bytes;
         self.budget.released.notify_all();
     }
 }
@@ -137,7 +250,47 @@ mod tests {
         });
         assert_eq!(waited.unwrap_err().message(), "enough");
         drop(all);
-        assert_eq!(*budget.held.lock(), 0);
+        assert_eq!(budget.held.lock().bytes, 0);
+    }
+
+    #[test]
+    fn buffers_that_are_held_for_long_leave_some_for_those_that_work() {
+        let budget = Budget::new(4 << 20).unwrap();
+        let (long, kept) = budget
+            .reserve_buffers(u64::MAX, 1, 4096, &mut || Ok(()))
+            .unwrap();
+        assert!(kept.is_empty());
+        assert_eq!(long.bytes(), budget.long_limit());
+        let working = budget.reserve(u64::MAX, 1 << 20, &mut || Ok(())).unwrap();
+        assert_eq!(working.bytes(), 1 << 20);
+    }
+
+    #[test]
+    fn buffers_are_kept_within_the_limit_until_others_need_the_memory() {
+        let budget = Budget::new(4 << 20).unwrap();
+        let size = 1 << 20;
+        let buffers = |num: u64| -> Vec<ChunkBuffer> {
+            (0..num).map(|_| ChunkBuffer::new(size).unwrap()).collect()
+        };
+        let kept = || budget.held.lock().kept_bytes() >> 20;
+        let long = |num: u64| {
+            let wanted = num << 20;
+            budget.reserve_buffers(wanted, wanted, size, &mut || Ok(()))
+        };
+        let (reservation, _) = long(3).unwrap();
+        budget.give_back(vec![reservation], buffers(6));
+        assert_eq!(kept(), 4);
+        // Two of them are used again; the others go only as far as they must.
+        let (reservation, again) = long(2).unwrap();
+        assert_eq!((again.len(), kept()), (2, 2));
+        let working = budget.reserve(1 << 20, 1, &mut || Ok(())).unwrap();
+        assert_eq!(kept(), 1);
+        drop(working);
+        budget.give_back(vec![reservation], again);
+        assert_eq!(kept(), 3);
+        budget.trim();
+        assert_eq!(kept(), 0);
+        assert_eq!(budget.held.lock().bytes, 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::budget::{self, Budget, Reservation};
 use super::cold::Mounts;
-use super::{Progress, Stats};
+use super::{Monitor, Progress, Stats};
 use crate::error::Result;
 
 /// How a [`Context`] is made. Zero stands for the default throughout.
@@ -74,6 +74,17 @@ impl Context {
         &self.mounts
     }
 
+    /// The memory that calls may hold.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Frees the memory that was kept for the next copy of a save. It counts against the budget, and goes
+    /// by itself when another call needs it.
+    pub fn trim(&self) {
+        self.budget.trim();
+    }
+
     /// Takes what a call needs: buffers of up to `buffer` bytes for `num_threads` threads, within the
     /// budget and the call's own limit `max_host_bytes` (0 = none). `poll` is called while it waits for
     /// other calls.
@@ -136,6 +147,8 @@ pub struct Call<'a> {
     pub progress: Progress<'a>,
     /// What the call did.
     pub stats: Stats,
+    /// Whether a save is to copy all tensors that fit the budget before it writes.
+    pub(crate) copies_first: bool,
 }
 
 impl<'a> Call<'a> {
@@ -146,7 +159,13 @@ impl<'a> Call<'a> {
             max_host_bytes: 0,
             progress: Progress::new(None),
             stats: Stats::default(),
+            copies_first: false,
         }
+    }
+
+    /// What other threads may look at.
+    pub(crate) fn monitor(&self) -> &Monitor {
+        self.progress.monitor()
     }
 
     /// Buffers of up to `buffer` bytes for `num_threads` threads; see [`Context::admit`].

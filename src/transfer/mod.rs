@@ -15,17 +15,21 @@ mod cold;
 mod context;
 mod deliver;
 mod fill;
+mod monitor;
 pub mod pipeline;
 mod progress;
 pub mod read;
 mod read_chunks;
 mod read_plan;
+mod snapshot;
 mod stats;
 pub mod stream;
 pub mod write;
 mod write_plan;
 
+pub use budget::check_limit;
 pub use context::{Call, Context, ContextOptions};
+pub use monitor::{Monitor, Stage};
 pub use progress::{Progress, ProgressFn, Update};
 pub use stats::Stats;
 

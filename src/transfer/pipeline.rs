@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::progress::{Counters, Progress};
+use super::Progress;
+use super::monitor::{Counters, Monitor};
 use crate::error::{Error, Result};
 use crate::io::with_signals_blocked;
 
@@ -16,6 +17,8 @@ use crate::io::with_signals_blocked;
 pub struct Shared<'a> {
     /// Counted as bytes move and tensors complete.
     pub counters: &'a Counters,
+    /// What other threads are told.
+    pub monitor: &'a Monitor,
     stop: &'a AtomicBool,
     /// Reports progress; on the calling thread only.
     poll: Option<&'a dyn Fn() -> Result<()>>,
@@ -26,12 +29,13 @@ impl Shared<'_> {
     ///
     /// # Errors
     ///
-    /// CANCELLED by the progress callback; ABORTED when the call has failed on another thread.
+    /// CANCELLED by the progress callback or by another thread; ABORTED when the call has failed on another thread.
     pub fn check(&self) -> Result<()> {
         if self.is_stopped() {
             return Err(Error::aborted("not done: the call ended early"));
         }
-        self.poll.map_or(Ok(()), |poll| poll())
+        self.poll
+            .map_or_else(|| self.monitor.check(), |poll| poll())
     }
 
     /// Whether the call has failed or was cancelled.
@@ -54,7 +58,7 @@ pub fn run<W>(
     make_worker: impl Fn() -> Result<W> + Sync,
     work: impl Fn(&mut W, usize, Shared<'_>) -> Result<()> + Sync,
 ) -> Result<()> {
-    let (counters, poll) = progress.split();
+    let (monitor, poll) = progress.split();
     let poll = RefCell::new(poll);
     let poll = || poll.borrow_mut()();
     let stop = AtomicBool::new(false);
@@ -63,7 +67,8 @@ pub fn run<W>(
     // Claims items until there are none left.
     let work_through = |poll: Option<&dyn Fn() -> Result<()>>| -> Result<()> {
         let shared = Shared {
-            counters,
+            counters: monitor.counters(),
+            monitor,
             stop: &stop,
             poll,
         };

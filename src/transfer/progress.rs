@@ -1,8 +1,10 @@
 //! Tells the caller how far a call is, and lets it cancel.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::monitor::Monitor;
 use crate::error::{Error, Result};
 
 /// How far a call is.
@@ -29,31 +31,28 @@ const INTERVAL: Duration = Duration::from_millis(20);
 pub struct Progress<'a> {
     callback: Option<Box<ProgressFn<'a>>>,
     last: Option<Instant>,
-    counters: Counters,
-    bytes_total: u64,
-    tensors_total: u64,
-}
-
-/// What worker threads count.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Bytes of tensors moved.
-    pub bytes: AtomicU64,
-    /// Tensors complete.
-    pub tensors: AtomicU64,
+    monitor: Arc<Monitor>,
 }
 
 impl<'a> Progress<'a> {
     /// Reports to `callback`, if there is one.
     pub fn new(callback: Option<Box<ProgressFn<'a>>>) -> Self {
+        Self::watched(callback, Arc::new(Monitor::new(0)))
+    }
+
+    /// As [`new`](Self::new), of a call that other threads look at.
+    pub(crate) fn watched(callback: Option<Box<ProgressFn<'a>>>, monitor: Arc<Monitor>) -> Self {
         Self {
             callback,
             // Until a report is due, what is polled before the totals are known stays quiet.
             last: Some(Instant::now()),
-            counters: Counters::default(),
-            bytes_total: 0,
-            tensors_total: 0,
+            monitor,
         }
+    }
+
+    /// What other threads may look at.
+    pub(crate) fn monitor(&self) -> &Monitor {
+        &self.monitor
     }
 
     /// Says what there is to do, and reports for the first time that this is known.
@@ -62,30 +61,27 @@ impl<'a> Progress<'a> {
     ///
     /// CANCELLED if the callback says so, here and below.
     pub fn start(&mut self, bytes_total: u64, tensors_total: u64) -> Result<()> {
-        self.bytes_total = bytes_total;
-        self.tensors_total = tensors_total;
+        self.monitor.start(bytes_total, tensors_total);
         self.report()
     }
 
-    /// The counters, and a function that reports if it is time to.
-    pub(super) fn split(&mut self) -> (&Counters, impl FnMut() -> Result<()>) {
+    /// The monitor, and a function that reports if it is time to.
+    pub(super) fn split(&mut self) -> (&Monitor, impl FnMut() -> Result<()>) {
         let Self {
             callback,
             last,
-            counters,
-            bytes_total,
-            tensors_total,
+            monitor,
         } = self;
-        let counters = &*counters;
-        let totals = (*bytes_total, *tensors_total);
+        let monitor = &**monitor;
         let poll = move || {
+            monitor.check()?;
             if callback.is_none() || last.is_some_and(|last| last.elapsed() < INTERVAL) {
                 return Ok(());
             }
             *last = Some(Instant::now());
-            call(callback, counters, totals)
+            call(callback, monitor)
         };
-        (counters, poll)
+        (monitor, poll)
     }
 
     /// Counts what the calling thread did itself, and reports if it is time to.
@@ -94,8 +90,9 @@ impl<'a> Progress<'a> {
     ///
     /// CANCELLED.
     pub fn advance(&mut self, bytes: u64, tensors: u64) -> Result<()> {
-        self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.counters.tensors.fetch_add(tensors, Ordering::Relaxed);
+        let counters = self.monitor.counters();
+        counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        counters.tensors.fetch_add(tensors, Ordering::Relaxed);
         self.poll()
     }
 
@@ -115,31 +112,19 @@ impl<'a> Progress<'a> {
     ///
     /// CANCELLED.
     pub fn report(&mut self) -> Result<()> {
+        self.monitor.check()?;
         self.last = Some(Instant::now());
-        call(
-            &mut self.callback,
-            &self.counters,
-            (self.bytes_total, self.tensors_total),
-        )
+        call(&mut self.callback, &self.monitor)
     }
 }
 
-fn call(
-    callback: &mut Option<Box<ProgressFn<'_>>>,
-    counters: &Counters,
-    (bytes_total, tensors_total): (u64, u64),
-) -> Result<()> {
+fn call(callback: &mut Option<Box<ProgressFn<'_>>>, monitor: &Monitor) -> Result<()> {
     let Some(callback) = callback else {
         return Ok(());
     };
-    let update = Update {
-        bytes_done: counters.bytes.load(Ordering::Relaxed),
-        bytes_total,
-        tensors_done: counters.tensors.load(Ordering::Relaxed),
-        tensors_total,
-    };
-    if callback(&update) {
-        Ok(())
+    if callback(&monitor.update()) {
+        // The callback may have taken its time.
+        monitor.check()
     } else {
         Err(Error::cancelled("cancelled by the progress callback"))
     }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::cold::{self, ColdReads};
 use super::deliver::{deliver, span_at, straight, to_usize};
 use super::pipeline::{self, Shared};
-pub use super::read_plan::{ChunkCrcs, Piece, Scatter, Target};
+pub use super::read_plan::{ChunkCrcs, How, Piece, Scatter, Target};
 use super::read_plan::{GAP, Item, ReadPlan, SMALL, items_per_tensor, plan};
 use super::{CHUNK, Call, ITEM};
 use crate::bundle::DataExtent;
@@ -37,18 +37,16 @@ pub struct Outcome {
     pub ended: Option<Error>,
 }
 
-/// Reads all pieces of tensors `0..num_tensors`. `bundle` names the checkpoint in messages. With
-/// `keep_going`, the error of one tensor does not keep the others from being read.
+/// Reads all pieces of tensors `0..num_tensors`.
 ///
 /// # Errors
 ///
 /// Only those that concern no tensor: no memory for buffers, a limit below the minimum.
 pub fn execute(
     call: &mut Call<'_>,
-    bundle: &str,
     pieces: Vec<Piece<'_>>,
     num_tensors: usize,
-    keep_going: bool,
+    how: How<'_>,
 ) -> Result<Outcome> {
     let total = pieces
         .iter()
@@ -62,12 +60,14 @@ pub fn execute(
     let threads = threads.min(usize::try_from(total >> 20).unwrap_or(usize::MAX).max(1));
     let admission = call.admit(threads, chunk + margin)?;
     let room = admission.buffer - margin;
-    let plan = plan(pieces, room);
+    let mut plan = plan(pieces, room);
+    if how.in_request_order {
+        plan.put_in_request_order();
+    }
     let run = ReadRun {
         plan: &plan,
         items_left: items_per_tensor(&plan, num_tensors),
-        bundle,
-        keep_going,
+        how,
         room,
         cold,
         failed: Mutex::default(),
@@ -113,8 +113,7 @@ pub(super) struct ReadRun<'p, 'a> {
     plan: &'p ReadPlan<'a>,
     /// Items that each tensor still waits for.
     items_left: Vec<AtomicU32>,
-    pub(super) bundle: &'p str,
-    keep_going: bool,
+    pub(super) how: How<'p>,
     /// Bytes that are read through a buffer at once.
     room: usize,
     /// How to read, if most is not in the page cache.
@@ -189,8 +188,10 @@ impl<'a> ReadRun<'_, 'a> {
         }
         let Err(error) = work(description) else {
             let left = self.items_left.get(tensor);
-            if left.is_some_and(|left| left.fetch_sub(1, Ordering::Relaxed) == 1) {
+            // AcqRel: who sees the tensor complete sees what all threads have put into it.
+            if left.is_some_and(|left| left.fetch_sub(1, Ordering::AcqRel) == 1) {
                 add(&shared.counters.tensors, 1);
+                shared.monitor.arrived(self.how.index(tensor));
             }
             return Ok(());
         };
@@ -209,7 +210,12 @@ impl<'a> ReadRun<'_, 'a> {
             .entry(tensor)
             .or_insert_with(|| error.clone());
         self.any_failed.store(true, Ordering::Relaxed);
-        if self.keep_going { Ok(()) } else { Err(error) }
+        let told = self.how.reindexed(error.clone());
+        shared.monitor.failed(self.how.index(tensor), &told);
+        match self.how.keep_going {
+            true => Ok(()),
+            false => Err(error),
+        }
     }
 
     /// Reads `len` bytes from `start` of the piece to `at` in `dest`, chunk by chunk. Returns their
@@ -424,7 +430,7 @@ impl<'a> ReadRun<'_, 'a> {
 
     fn check(&self, piece: &Piece<'_>, crc: u32) -> Result<()> {
         add(&self.bytes_verified, piece.extent.size);
-        piece.extent.check(self.bundle, crc)
+        piece.extent.check(self.how.bundle, crc)
     }
 
     fn count_io(&self, bytes: u64) {

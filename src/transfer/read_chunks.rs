@@ -57,7 +57,7 @@ impl ReadRun<'_, '_> {
             };
             add(&self.bytes_verified_by_chunks, len);
             chunk
-                .check(self.bundle, crc)
+                .check(self.how.bundle, crc)
                 .map_err(|error| error.with_offset(chunk.offset))?;
         }
         Ok(())

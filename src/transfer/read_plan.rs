@@ -7,6 +7,7 @@ use super::ITEM;
 use crate::bundle::DataExtent;
 use crate::bundle::sidecar::CHUNK_SIZE;
 use crate::checksum::Shift;
+use crate::error::Error;
 use crate::io::read::ReadFile;
 use crate::memory::DestSpan;
 use crate::slices::Overlap;
@@ -24,6 +25,35 @@ const MOST_ITEMS: u64 = 1 << 14;
 /// Short runs that make an item: enough for the item to be worth a thread's turn, few enough for the
 /// threads to share them.
 const RUNS: u64 = 1 << 10;
+
+/// How a restore reads.
+#[derive(Clone, Copy)]
+pub struct How<'a> {
+    /// Names the checkpoint in messages.
+    pub bundle: &'a str,
+    /// Whether the error of one tensor does not keep the others from being read.
+    pub keep_going: bool,
+    /// Whether tensors are to arrive in about the order of the request.
+    pub in_request_order: bool,
+    /// For each tensor its index in the whole request, if this is part of one.
+    pub members: Option<&'a [usize]>,
+}
+
+impl How<'_> {
+    /// The index of a tensor in the whole request.
+    pub fn index(&self, tensor: usize) -> usize {
+        let member = self.members.and_then(|members| members.get(tensor));
+        member.copied().unwrap_or(tensor)
+    }
+
+    /// An error with that index.
+    pub fn reindexed(&self, error: Error) -> Error {
+        match self.members {
+            Some(members) => error.reindexed(members),
+            None => error,
+        }
+    }
+}
 
 /// A range of a data file and what it is needed for.
 ///
@@ -123,8 +153,8 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Notes the checksum of the part from `start` of a piece of `size` bytes. Whoever notes the last one
-    /// gets the whole piece's.
+    /// Notes the checksum of the part from `start`. Returns that of the whole piece of `size` bytes to
+    /// whoever notes the last one.
     pub fn note(&self, start: u64, crc: u32, size: u64) -> Option<u32> {
         let number = usize::try_from(start / self.len).ok();
         if let Some(slot) = number.and_then(|number| self.crcs.get(number)) {
@@ -136,11 +166,8 @@ impl Parts {
         }
         let full = Shift::new(self.len);
         let last = Shift::new(size - (self.crcs.len() as u64 - 1) * self.len);
-        let mut crcs = self
-            .crcs
-            .iter()
-            .map(|crc| crc.load(Ordering::Relaxed))
-            .peekable();
+        let crcs = self.crcs.iter().map(|crc| crc.load(Ordering::Relaxed));
+        let mut crcs = crcs.peekable();
         let mut whole = crcs.next().unwrap_or_default();
         while let Some(crc) = crcs.next() {
             let shift = if crcs.peek().is_some() { full } else { last };
@@ -175,6 +202,22 @@ impl ReadPlan<'_> {
     pub fn parts(&self, piece: u32) -> Option<&Parts> {
         let found = self.parts.binary_search_by_key(&piece, |(piece, _)| *piece);
         self.parts.get(found.ok()?).map(|(_, parts)| parts)
+    }
+
+    /// Puts those items first that the first tensors of the request wait for. The pieces stay in file
+    /// order, and small neighbours in their groups: only whose turn it is changes.
+    pub fn put_in_request_order(&mut self) {
+        let pieces = &self.pieces;
+        let tensor = |piece: u32| pieces.get(piece as usize).map(|piece| piece.tensor);
+        // Stable: the items of one tensor stay in file order.
+        self.items.sort_by_key(|item| match *item {
+            Item::Group { first, end } => (first..end).filter_map(tensor).min(),
+            Item::Direct { piece, .. }
+            | Item::Block { piece, .. }
+            | Item::Chunks { piece, .. }
+            | Item::Runs { piece, .. }
+            | Item::LongRun { piece, .. } => tensor(piece),
+        });
     }
 }
 

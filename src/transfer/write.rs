@@ -12,7 +12,7 @@ use super::fill::{Chunk, fill};
 use super::pipeline::{self, Shared};
 use super::write_plan::{Cut, WritePlan, plan};
 pub use super::write_plan::{Layout, RangeSums, Source, WriteTensor};
-use super::{CHUNK, Call};
+use super::{CHUNK, Call, snapshot};
 use crate::checksum;
 use crate::error::{Error, Result};
 use crate::io::write::TempFile;
@@ -36,29 +36,36 @@ pub struct WriteOptions {
 /// What is known once tensors are written.
 #[derive(Debug)]
 pub struct Written {
+    /// The data files.
+    pub files: Vec<TempFile>,
     /// Checksum of each tensor, unmasked.
     pub crcs: Vec<u32>,
     /// Of the tensors that have more than one range; those of strings have none.
     pub ranges: Vec<RangeSums>,
 }
 
-/// Writes all tensors to their places in `files`, one file per shard.
+/// Makes the data files, one per shard: called once, before the first byte is written.
+pub type OpenFiles<'o> = dyn FnMut(&mut Call<'_>) -> Result<Vec<TempFile>> + 'o;
+
+/// Writes all tensors to their places in the files that `open` makes. With
+/// [`copies_first`](Call::copies_first) they are copied before that, as far as the budget goes.
 ///
 /// # Errors
 ///
-/// The first error: of a write, naming its file; CANCELLED; a limit below the minimum.
+/// The first error: of `open`; of a write, naming its file; CANCELLED; a limit below the minimum.
 pub fn execute(
     call: &mut Call<'_>,
     tensors: &[WriteTensor<'_>],
     layout: &Layout,
-    files: &[TempFile],
+    open: &mut OpenFiles<'_>,
     options: &WriteOptions,
 ) -> Result<Written> {
-    let total: u64 = layout.shard_sizes.iter().sum();
-    let mut past_cache = options.will_sync && total >= DIRECT_TOTAL;
-    for file in files {
-        past_cache = past_cache && file.bypass_cache();
+    if call.copies_first {
+        return snapshot::execute(call, tensors, layout, open, options);
     }
+    let total: u64 = layout.shard_sizes.iter().sum();
+    let files = open(call)?;
+    let past_cache = bypass_cache(&files, options, total);
     let (threads, chunk) = match past_cache {
         true => (call.context.num_storage_threads(), DIRECT_CHUNK),
         false => (call.context.num_threads(), CHUNK),
@@ -71,14 +78,7 @@ pub fn execute(
         check: options.check,
     };
     let plan = plan(tensors, layout, &cut);
-    let run = WriteRun {
-        plan: &plan,
-        layout,
-        files,
-        write_back: options.will_sync && !past_cache,
-        bytes_io: AtomicU64::new(0),
-        num_io: AtomicU64::new(0),
-    };
+    let run = WriteRun::new(&plan, layout, &files, options.will_sync && !past_cache);
     pipeline::run(
         admission.num_threads,
         plan.items.len(),
@@ -102,18 +102,37 @@ pub fn execute(
             )
         },
     )?;
-    call.stats.num_threads = u32::try_from(admission.num_threads).unwrap_or(u32::MAX);
-    call.stats.bytes_io += run.bytes_io.into_inner();
-    call.stats.bytes_direct += files.iter().map(TempFile::bytes_past_cache).sum::<u64>();
-    call.stats.num_io += run.num_io.into_inner();
-    let ranges = match options.check {
-        0 => Vec::new(),
-        check => plan.range_sums(check),
-    };
-    Ok(Written {
-        crcs: plan.combine(tensors.len()),
-        ranges,
-    })
+    run.finish(call, admission.num_threads);
+    Ok(Written::new(files, &plan, tensors.len(), options))
+}
+
+impl Written {
+    /// What is known of a plan all of whose chunks have been drained.
+    pub(super) fn new(
+        files: Vec<TempFile>,
+        plan: &WritePlan,
+        num_tensors: usize,
+        options: &WriteOptions,
+    ) -> Self {
+        let ranges = match options.check {
+            0 => Vec::new(),
+            check => plan.range_sums(check),
+        };
+        Self {
+            files,
+            crcs: plan.combine(num_tensors),
+            ranges,
+        }
+    }
+}
+
+/// Has the files written past the page cache if that is of use and can be done. Returns whether.
+pub(super) fn bypass_cache(files: &[TempFile], options: &WriteOptions, total: u64) -> bool {
+    let mut past_cache = options.will_sync && total >= DIRECT_TOTAL;
+    for file in files {
+        past_cache = past_cache && file.bypass_cache();
+    }
+    past_cache
 }
 
 /// The chunks that fit a buffer: the largest power of two.
@@ -122,7 +141,7 @@ fn chunk_of(buffer: usize) -> u64 {
 }
 
 /// One execution of a plan.
-struct WriteRun<'p> {
+pub(super) struct WriteRun<'p> {
     plan: &'p WritePlan,
     layout: &'p Layout,
     files: &'p [TempFile],
@@ -131,9 +150,36 @@ struct WriteRun<'p> {
     num_io: AtomicU64,
 }
 
-impl WriteRun<'_> {
+impl<'p> WriteRun<'p> {
+    /// With `write_back`, the system is asked to begin writing to disk what has been written.
+    pub fn new(
+        plan: &'p WritePlan,
+        layout: &'p Layout,
+        files: &'p [TempFile],
+        write_back: bool,
+    ) -> Self {
+        Self {
+            plan,
+            layout,
+            files,
+            write_back,
+            bytes_io: AtomicU64::new(0),
+            num_io: AtomicU64::new(0),
+        }
+    }
+
+    /// Notes what was done.
+    pub fn finish(self, call: &mut Call<'_>, num_threads: usize) {
+        let stats = &mut call.stats;
+        stats.num_threads = u32::try_from(num_threads).unwrap_or(u32::MAX);
+        stats.bytes_io += self.bytes_io.into_inner();
+        stats.num_io += self.num_io.into_inner();
+        let files = self.files.iter();
+        stats.bytes_direct += files.map(TempFile::bytes_past_cache).sum::<u64>();
+    }
+
     /// Sums the parts of a chunk, whose bytes these are, and writes it.
-    fn drain(&self, bytes: &[u8], chunk: &Chunk, shared: Shared<'_>) -> Result<()> {
+    pub fn drain(&self, bytes: &[u8], chunk: &Chunk, shared: Shared<'_>) -> Result<()> {
         shared.check()?;
         let counters = shared.counters;
         add(&counters.tensors, chunk.tensors);

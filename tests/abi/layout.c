@@ -20,6 +20,7 @@ int main(void) {
   CONSTANT(TFCKPT_CANCELLED);
   CONSTANT(TFCKPT_UNKNOWN);
   CONSTANT(TFCKPT_INVALID_ARGUMENT);
+  CONSTANT(TFCKPT_DEADLINE_EXCEEDED);
   CONSTANT(TFCKPT_NOT_FOUND);
   CONSTANT(TFCKPT_ALREADY_EXISTS);
   CONSTANT(TFCKPT_PERMISSION_DENIED);
@@ -123,6 +124,7 @@ int main(void) {
   FIELD(tfckpt_save_options, user_data);
   FIELD(tfckpt_save_options, stats);
   FIELD(tfckpt_save_options, chunk_checksums);
+  FIELD(tfckpt_save_options, borrow);
   CONSTANT(TFCKPT_VERIFY_FULL);
   CONSTANT(TFCKPT_VERIFY_FETCHED);
   CONSTANT(TFCKPT_VERIFY_NONE);
@@ -136,6 +138,8 @@ int main(void) {
   FIELD(tfckpt_restore_options, stats);
   FIELD(tfckpt_restore_options, reshape);
   FIELD(tfckpt_restore_options, restore_sequentially);
+  FIELD(tfckpt_restore_options, in_request_order);
+  FIELD(tfckpt_restore_options, keep_going);
   STRUCT(tfckpt_latest_options);
   FIELD(tfckpt_latest_options, struct_size);
   FIELD(tfckpt_latest_options, latest_filename);
@@ -231,5 +235,6 @@ int main(void) {
   FIELD(tfckpt_saver_save_options, progress);
   FIELD(tfckpt_saver_save_options, user_data);
   FIELD(tfckpt_saver_save_options, stats);
+  FIELD(tfckpt_saver_save_options, borrow);
   return 0;
 }

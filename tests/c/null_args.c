@@ -17,6 +17,7 @@ static void freeing_null_does_nothing(void)
     tfckpt_error_free(NULL);
     tfckpt_string_free(NULL);
     tfckpt_strings_free(NULL);
+    tfckpt_context_trim(NULL);
     tfckpt_context_free(NULL);
     tfckpt_reader_free(NULL);
     tfckpt_entry_free(NULL);
@@ -26,6 +27,9 @@ static void freeing_null_does_nothing(void)
     tfckpt_object_graph_free(NULL);
     tfckpt_checkpoint_state_free(NULL);
     tfckpt_saver_free(NULL);
+    tfckpt_saver_cancel(NULL);
+    tfckpt_job_cancel(NULL);
+    tfckpt_job_free(NULL);
 }
 
 static void getters_of_null_give_nothing(void)
@@ -70,6 +74,8 @@ static void getters_of_null_give_nothing(void)
     CHECK(tfckpt_object_graph_key_of_name(NULL, NULL, 0, NULL) == NULL);
     CHECK(tfckpt_object_graph_key_of_path(NULL, "a", 1, &size) == NULL);
     CHECK(tfckpt_object_graph_key_of_path(NULL, NULL, 0, NULL) == NULL);
+    CHECK(tfckpt_job_poll(NULL) == 1);
+    CHECK(tfckpt_job_prefix(NULL) == NULL);
     CHECK(tfckpt_view_data(NULL) == NULL);
     CHECK(tfckpt_view_size(NULL) == 0);
     CHECK(tfckpt_buffer_data(NULL) == NULL);
@@ -398,6 +404,80 @@ static void saver(const char *prefix, const tfckpt_tensor *tensor)
     tfckpt_saver_free(saver);
 }
 
+static void jobs(const char *prefix, const tfckpt_tensor *tensor)
+{
+    tfckpt_job *job = UNTOUCHED(tfckpt_job);
+    tfckpt_saver *saver = NULL;
+    tfckpt_reader *reader = NULL;
+    tfckpt_error *error = NULL;
+    tfckpt_stats stats = TFCKPT_STATS_INIT;
+    tfckpt_progress progress = TFCKPT_PROGRESS_INIT;
+    tfckpt_save_options options = TFCKPT_SAVE_OPTIONS_INIT;
+    tfckpt_restore_options restore_options = TFCKPT_RESTORE_OPTIONS_INIT;
+    tfckpt_code code = -1;
+
+    REFUSED(tfckpt_save_async(NULL, tensor, 1, NULL, &job, &error));
+    REFUSED(tfckpt_save_async(prefix, NULL, 1, NULL, &job, &error));
+    REFUSED(tfckpt_save_async(prefix, tensor, 1, NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_save_async(NULL, tensor, 1, NULL, &job, NULL));
+    options.stats = &stats; /* they would have to outlive the call */
+    REFUSED(tfckpt_save_async(prefix, tensor, 1, &options, &job, &error));
+    IS_UNTOUCHED(job);
+    CHECK(tfckpt_save_async(prefix, tensor, 1, NULL, &job, NULL) == TFCKPT_OK);
+
+    REFUSED(tfckpt_job_wait(NULL, 0, &error));
+    REFUSED_QUIETLY(tfckpt_job_wait(NULL, -1, NULL));
+    CHECK(tfckpt_job_wait(job, -1, NULL) == TFCKPT_OK);
+    REFUSED(tfckpt_job_wait_snapshot(NULL, 0, &error));
+    REFUSED_QUIETLY(tfckpt_job_wait_snapshot(NULL, 0, NULL));
+    CHECK(tfckpt_job_wait_snapshot(job, 0, NULL) == TFCKPT_OK);
+    REFUSED(tfckpt_job_wait_tensor(NULL, 0, 0, &error));
+    REFUSED_QUIETLY(tfckpt_job_wait_tensor(job, 0, 0, NULL)); /* a save hands no tensors out */
+    REFUSED(tfckpt_job_progress(NULL, &progress, &error));
+    REFUSED(tfckpt_job_progress(job, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_job_progress(NULL, &progress, NULL));
+    REFUSED(tfckpt_job_stats(NULL, &stats, &error));
+    REFUSED(tfckpt_job_stats(job, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_job_stats(NULL, &stats, NULL));
+    progress.struct_size = stats.struct_size = 0;
+    REFUSED(tfckpt_job_progress(job, &progress, &error));
+    REFUSED(tfckpt_job_stats(job, &stats, &error));
+    REFUSED(tfckpt_job_codes(NULL, &code, 1, &error));
+    REFUSED(tfckpt_job_codes(job, &code, 1, &error)); /* it has none */
+    CHECK(tfckpt_job_codes(job, NULL, 0, NULL) == TFCKPT_OK);
+    tfckpt_job_free(job);
+
+    job = UNTOUCHED(tfckpt_job);
+    CHECK(tfckpt_saver_create(tensor, 1, NULL, 0, NULL, &saver, NULL) == TFCKPT_OK);
+    REFUSED(tfckpt_saver_save_async(NULL, prefix, NULL, &job, &error));
+    REFUSED(tfckpt_saver_save_async(saver, prefix, NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_saver_save_async(NULL, prefix, NULL, &job, NULL));
+    IS_UNTOUCHED(job);
+    CHECK(tfckpt_saver_save_async(saver, prefix, NULL, &job, NULL) == TFCKPT_OK);
+    tfckpt_saver_free(saver);
+    tfckpt_job_free(job);
+
+    job = UNTOUCHED(tfckpt_job);
+    REFUSED(tfckpt_restore_async(NULL, tensor, 1, NULL, &job, &error));
+    REFUSED(tfckpt_restore_async(prefix, NULL, 1, NULL, &job, &error));
+    REFUSED(tfckpt_restore_async(prefix, tensor, 1, NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_restore_async(NULL, tensor, 1, NULL, &job, NULL));
+    restore_options.stats = &stats;
+    REFUSED(tfckpt_restore_async(prefix, tensor, 1, &restore_options, &job, &error));
+    CHECK(tfckpt_reader_open(prefix, NULL, &reader, NULL) == TFCKPT_OK);
+    REFUSED(tfckpt_reader_restore_async(NULL, tensor, 1, NULL, &job, &error));
+    REFUSED(tfckpt_reader_restore_async(reader, NULL, 1, NULL, &job, &error));
+    REFUSED(tfckpt_reader_restore_async(reader, tensor, 1, NULL, NULL, &error));
+    REFUSED_QUIETLY(tfckpt_reader_restore_async(NULL, tensor, 1, NULL, &job, NULL));
+    IS_UNTOUCHED(job);
+    CHECK(tfckpt_reader_restore_async(reader, tensor, 1, NULL, &job, NULL) == TFCKPT_OK);
+    tfckpt_reader_free(reader);
+    REFUSED(tfckpt_job_codes(job, NULL, 1, &error));
+    CHECK(tfckpt_job_wait(job, -1, NULL) == TFCKPT_OK);
+    CHECK(tfckpt_job_codes(job, &code, 1, NULL) == TFCKPT_OK && code == TFCKPT_OK);
+    tfckpt_job_free(job);
+}
+
 int main(int argc, char **argv)
 {
     static const int64_t shape[] = {4};
@@ -418,6 +498,7 @@ int main(int argc, char **argv)
     read_with_a_reader(prefix, &tensor);
     checkpoint_state(dir, prefix);
     saver(prefix, &tensor);
+    jobs(prefix, &tensor);
     path_in(prefix, dir, "objects");
     object_graph(prefix);
     CHECK(values[0] == 1 && values[3] == 4);

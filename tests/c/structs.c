@@ -51,6 +51,7 @@ static void check_init(init_fn init, const void *expected, size_t size)
 
 INIT_OF(tensor)
 INIT_OF(stats)
+INIT_OF(progress)
 INIT_OF(context_options)
 INIT_OF(save_options)
 INIT_OF(restore_options)
@@ -66,6 +67,7 @@ INIT_OF(saver_save_options)
 
 static const tfckpt_tensor TENSOR = TFCKPT_TENSOR_INIT;
 static const tfckpt_stats STATS = TFCKPT_STATS_INIT;
+static const tfckpt_progress PROGRESS = TFCKPT_PROGRESS_INIT;
 static const tfckpt_context_options CONTEXT_OPTIONS = TFCKPT_CONTEXT_OPTIONS_INIT;
 static const tfckpt_save_options SAVE_OPTIONS = TFCKPT_SAVE_OPTIONS_INIT;
 static const tfckpt_restore_options RESTORE_OPTIONS = TFCKPT_RESTORE_OPTIONS_INIT;
@@ -83,6 +85,7 @@ static void macros_equal_functions(void)
 {
     check_init(init_tensor, &TENSOR, sizeof TENSOR);
     check_init(init_stats, &STATS, sizeof STATS);
+    check_init(init_progress, &PROGRESS, sizeof PROGRESS);
     check_init(init_context_options, &CONTEXT_OPTIONS, sizeof CONTEXT_OPTIONS);
     check_init(init_save_options, &SAVE_OPTIONS, sizeof SAVE_OPTIONS);
     check_init(init_restore_options, &RESTORE_OPTIONS, sizeof RESTORE_OPTIONS);

@@ -62,7 +62,7 @@ fn tensor<'a>(
 ) -> RestoreTensor<'a> {
     let dtype = match data {
         RestoreData::Bytes(_) => DType::Uint8,
-        RestoreData::Strings(_) => DType::String,
+        RestoreData::Strings(_) | RestoreData::TakeStrings(_) => DType::String,
     };
     RestoreTensor {
         key: key.as_bytes(),

@@ -16,6 +16,7 @@ const RESHAPE: RestoreOptions = RestoreOptions {
     keep_going: false,
     reshape: true,
     restore_sequentially: false,
+    in_request_order: false,
 };
 
 fn request(item: &Item, dims: &[i64], spec: &str) -> Request {

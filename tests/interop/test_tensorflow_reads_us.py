@@ -231,3 +231,31 @@ def test_a_saved_model_with_its_variables_written_by_us(tmp_path: pathlib.Path) 
     tensors[f"v{VALUE}".encode()] = np.float32([3.0, 4.0])
     tfckpt.save(variables, tensors)
     assert_same(tf.saved_model.load(str(tmp_path / "saved")).v.numpy(), np.float32([3.0, 4.0]))
+
+
+@pytest.mark.parametrize("budget", [2 << 20, 64 << 20])
+def test_what_was_saved_in_the_background_is_what_the_tensors_were(prefix: str, budget: int) -> None:
+    tensors = mixed() | {"large": tensor(1, (1500, 1000))}
+    before = {key: value.copy() for key, value in tensors.items()}
+    job = tfckpt.save_async(prefix, tensors, max_host_bytes=budget)
+    for value in tensors.values():
+        value[...] = np.zeros((), value.dtype)
+    assert job.wait() == prefix
+    assert_tensorflow_restores(prefix, before)
+
+
+def test_a_saver_trains_on_while_it_saves(tmp_path: pathlib.Path) -> None:
+    weights = np.zeros((300, 1000), np.float32)
+    saver = tfckpt.Saver({"w": weights}, max_to_keep=2)
+    jobs = []
+    for step in range(1, 5):
+        weights[...] = step
+        jobs.append(saver.save_async(str(tmp_path / "model.ckpt"), global_step=step))
+    weights[...] = 0
+    prefixes = [job.wait() for job in jobs]
+    assert tf.train.latest_checkpoint(str(tmp_path)) == prefixes[-1]
+    assert [path for path, _ in saver.last_checkpoints_with_time()] == prefixes[-2:]
+    for step in (3, 4):
+        expected = np.full((300, 1000), step, np.float32)
+        assert_tensorflow_restores(str(tmp_path / f"model.ckpt-{step}"), {"w": expected})
+    assert not tf.train.checkpoint_exists(prefixes[0])

@@ -378,6 +378,35 @@ def save(
     return _taken_string(saved)
 
 
+class Job:
+    """`tfckpt_job`: a save in the background."""
+
+    def __init__(self, call: str, *arguments: Any) -> None:
+        self._job = c_void_p()
+        _call(call, *arguments, byref(self._job))
+
+    def __del__(self) -> None:
+        if self._job.value:
+            _functions["job_free"](self._job)
+
+    def wait(self) -> str | None:
+        """`tfckpt_job_wait` without a limit; returns the prefix that was written."""
+        _call("job_wait", self._job, -1)
+        prefix = _functions["job_prefix"](self._job)
+        return None if prefix is None else _text(prefix)
+
+
+def save_async(prefix: str, tensors: Tensors, **options: int) -> Job:
+    """`tfckpt_save_async`, of tensors that may change when it returns."""
+    pairs = _pairs(tensors)
+    array = (CTensor * max(len(pairs), 1))()
+    kept = [_describe_saved(tensor, key, value) for tensor, (key, value) in zip(array, pairs)]
+    c_options = CSaveOptions(struct_size=sizeof(CSaveOptions), **{"no_sync": 1, **options})
+    job = Job("save_async", prefix.encode(), array, len(pairs), byref(c_options))
+    del kept
+    return job
+
+
 def save_shard(
     prefix: str, shard: int, num_shards: int, tensors: Tensors, save_id: str | None = None, **options: int
 ) -> str:
@@ -810,16 +839,34 @@ class Saver:
         **options: Any,
     ) -> str | None:
         """`tfckpt_saver_save`: the path that was written, None of an empty saver."""
-        c_options = CSaverSaveOptions(struct_size=sizeof(CSaverSaveOptions), no_sync=no_sync, **options)
+        given, c_options = self._save_arguments(
+            path, global_step, latest_filename, meta_graph_suffix, no_sync=no_sync, **options
+        )
+        saved = c_void_p()
+        _call("saver_save", self._saver, given, byref(c_options), byref(saved))
+        return _taken_string(saved) if saved.value else None
+
+    def save_async(self, path: str, *, global_step: int | None = None, **options: Any) -> Job:
+        """`tfckpt_saver_save_async`."""
+        given, c_options = self._save_arguments(path, global_step, None, None, **{"no_sync": 1, **options})
+        return Job("saver_save_async", self._saver, given, byref(c_options))
+
+    def _save_arguments(
+        self,
+        path: str | None,
+        global_step: int | None,
+        latest_filename: str | None,
+        meta_graph_suffix: str | None,
+        **options: Any,
+    ) -> tuple[bytes | None, CSaverSaveOptions]:
+        c_options = CSaverSaveOptions(struct_size=sizeof(CSaverSaveOptions), **options)
         if global_step is not None:
             c_options.global_step = ctypes.pointer(c_int64(global_step))
         c_options.latest_filename = None if latest_filename is None else latest_filename.encode()
         c_options.meta_graph_suffix = None if meta_graph_suffix is None else meta_graph_suffix.encode()
         if self._strings:
             self.bind(self._pairs)  # the strings may be others now
-        given, saved = None if path is None else path.encode(), c_void_p()
-        _call("saver_save", self._saver, given, byref(c_options), byref(saved))
-        return _taken_string(saved) if saved.value else None
+        return None if path is None else path.encode(), c_options
 
     def restore(self, path: str | None, **options: Any) -> None:
         """`tfckpt_saver_restore`: into the arrays, those of strings included."""

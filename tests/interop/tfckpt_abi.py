@@ -112,6 +112,7 @@ class CSaveOptions(Structure):
         ("user_data", c_void_p),
         ("stats", POINTER(CStats)),
         ("chunk_checksums", c_int32),
+        ("borrow", c_int32),
     ]
 
 
@@ -128,6 +129,8 @@ class CRestoreOptions(Structure):
         ("stats", POINTER(CStats)),
         ("reshape", c_int32),
         ("restore_sequentially", c_int32),
+        ("in_request_order", c_int32),
+        ("keep_going", c_int32),
     ]
 
 
@@ -263,6 +266,7 @@ class CSaverSaveOptions(Structure):
         ("progress", ProgressFn),
         ("user_data", c_void_p),
         ("stats", POINTER(CStats)),
+        ("borrow", c_int32),
     ]
 
 
@@ -295,6 +299,11 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         c_int32,
         [c_char_p, POINTER(CTensor), c_size_t, POINTER(CRestoreOptions), POINTER(c_int32), _OUT],
     ),
+    "save_async": (c_int32, [c_char_p, POINTER(CTensor), c_size_t, POINTER(CSaveOptions), _OUT, _OUT]),
+    "saver_save_async": (c_int32, [c_void_p, c_char_p, POINTER(CSaverSaveOptions), _OUT, _OUT]),
+    "job_wait": (c_int32, [c_void_p, c_int64, _OUT]),
+    "job_prefix": (c_char_p, [c_void_p]),
+    "job_free": (None, [c_void_p]),
     "save_shard": (
         c_int32,
         [
