@@ -1,7 +1,9 @@
 //! How much memory a call takes for each of its tensors, beside the budget.
 
+use tfckpt::capi::job::{tfckpt_job, tfckpt_job_free, tfckpt_job_wait};
 use tfckpt::capi::restore::{tfckpt_restore, tfckpt_restore_options};
 use tfckpt::capi::save::{tfckpt_save, tfckpt_save_options};
+use tfckpt::capi::start_job::{tfckpt_restore_async, tfckpt_save_async};
 use tfckpt::capi::tensor::{tfckpt_string, tfckpt_tensor};
 use tfckpt::{
     Call, Context, ContextOptions, DType, Reader, RestoreData, RestoreOptions, RestoreTensor,
@@ -22,7 +24,7 @@ fn per_tensor(num: usize, body: impl FnOnce()) -> usize {
 }
 
 /// Saves and restores `num` tensors of `size` bytes, and says what each took.
-fn measure(num: usize, size: usize) -> [usize; 4] {
+fn measure(num: usize, size: usize) -> [usize; 6] {
     let dir = temp_dir();
     let prefix = dir.path().join("m");
     let context = Context::new(ContextOptions {
@@ -78,12 +80,13 @@ fn measure(num: usize, size: usize) -> [usize; 4] {
     let sequentially = restore(true);
     drop(tensors);
     assert!(restored == source);
-    let [c_saving, c_restoring] = measure_c(&keys, size);
-    [saving, restoring.max(sequentially), c_saving, c_restoring]
+    let [c_save, c_restore, save_job, restore_job] = measure_c(&keys, size);
+    let restoring = restoring.max(sequentially);
+    [saving, restoring, c_save, c_restore, save_job, restore_job]
 }
 
-/// What a save and a restore through the C interface take.
-fn measure_c(keys: &[String], size: usize) -> [usize; 2] {
+/// What a save and a restore through the C interface take, as calls and as jobs.
+fn measure_c(keys: &[String], size: usize) -> [usize; 4] {
     let dir = temp_dir();
     let prefix = dir.path().join("c").display().to_string() + "\0";
     let mut data = vec![3u8; keys.len() * size];
@@ -127,18 +130,47 @@ fn measure_c(keys: &[String], size: usize) -> [usize; 2] {
         let code = unsafe { tfckpt_restore(path, first, num, options, null.cast(), null.cast()) };
         assert_eq!(code, 0);
     });
-    [saving, restoring]
+    let run = |start: &dyn Fn(*mut *mut tfckpt_job) -> i32| {
+        let mut job = std::ptr::null_mut();
+        assert_eq!(start(&raw mut job), 0);
+        // SAFETY: started just now, and not used afterwards.
+        unsafe {
+            assert_eq!(tfckpt_job_wait(job, -1, null.cast()), 0);
+            tfckpt_job_free(job);
+        }
+    };
+    save.borrow = 1;
+    let save_job = per_tensor(num, || {
+        run(&|job| {
+            // SAFETY: as above; the job has ended when `run` returns.
+            unsafe { tfckpt_save_async(path, first, num, &raw const save, job, null.cast()) }
+        });
+    });
+    let restore_job = per_tensor(num, || {
+        run(&|job| {
+            let options = &raw const restore;
+            // SAFETY: as above.
+            unsafe { tfckpt_restore_async(path, first, num, options, job, null.cast()) }
+        });
+    });
+    [saving, restoring, save_job, restore_job]
 }
 
 #[test]
 fn a_call_takes_little_for_each_tensor() {
     alone("bookkeeping::a_call_takes_little_for_each_tensor", || {
         for (num, size) in [(20_000, 8), (3_000, 70_000)] {
-            let [save, restore, c_save, c_restore] = measure(num, size);
-            let taken = format!("save {save}, restore {restore}, from C {c_save} and {c_restore}");
+            let [save, restore, c_save, c_restore, save_job, restore_job] = measure(num, size);
+            let taken = format!(
+                "save {save}, restore {restore}, from C {c_save} and {c_restore}, as jobs {save_job} \
+                 and {restore_job}"
+            );
             println!("{num} tensors of {size} bytes: {taken}");
             assert!(restore <= 100 && c_restore <= 200, "{taken}");
             assert!(save <= 100 && c_save <= 200, "{taken}");
+            // A job has copies of the keys on top.
+            let most = 200 + "layer_000000/weights".len();
+            assert!(save_job <= most && restore_job <= most, "{taken}");
         }
     });
 }

@@ -3,9 +3,12 @@
 
 use std::path::Path;
 
+use std::sync::Arc;
+
 use tfckpt::{
-    Call, Context, ContextOptions, DType, DestSpan, Progress, Reader, RestoreData, RestoreOptions,
-    RestoreTensor, SaveData, SaveOptions, SaveTensor, Shape, SourceSpan, StringTensor, Verify,
+    Call, Context, ContextOptions, DType, DestSpan, JobOptions, Progress, Reader, RestoreData,
+    RestoreOptions, RestoreTensor, SaveData, SaveOptions, SaveTensor, Shape, SourceSpan,
+    StringTensor, Verify,
 };
 
 use super::memory::peak;
@@ -469,6 +472,51 @@ fn strings_take_the_budget_beside_what_is_asked_for() {
                 assert!(within.count() > 0, "{done:?}");
                 assert_eq!(done.last().unwrap().0 == total, !cancel);
                 assert_eq!(strings.len(), if cancel { 0 } else { NUM });
+            }
+        },
+    );
+}
+
+#[test]
+fn copies_of_a_save_in_the_background_take_no_more_than_the_budget() {
+    const SIZE: usize = 96 * MIB;
+    alone(
+        "budget::copies_of_a_save_in_the_background_take_no_more_than_the_budget",
+        || {
+            let dir = temp_dir();
+            let prefix = dir.path().join("m");
+            let bytes: &'static [u8] = vec![7; SIZE].leak();
+            let dims = [SIZE as i64];
+            for budget in [2 * MIB, 24 * MIB] {
+                // What is kept for the next save is within it, too, and goes when others need it.
+                let context = Arc::new(context(budget));
+                within(budget, "a save in the background", || {
+                    for _ in 0..2 {
+                        let tensors = vec![SaveTensor {
+                            key: b"a",
+                            dtype: DType::Uint8,
+                            shape: Shape::new(dims).unwrap(),
+                            slice_spec: "",
+                            device_name: "",
+                            data: SaveData::Bytes(bytes.into()),
+                        }];
+                        let job = JobOptions::new(context.clone());
+                        let snapshot = tfckpt::Snapshot::Copied;
+                        let job = tfckpt::save_async(&prefix, tensors, &quick(), snapshot, job);
+                        job.unwrap().wait(None).unwrap().unwrap();
+                    }
+                    let mut restored = vec![0; MIB];
+                    let data = RestoreData::Bytes(restored.as_mut_slice().into());
+                    let spec = format!("{SIZE} 5,{MIB}");
+                    let mut tensors = [tensor("a", &[MIB as i64], &spec, data)];
+                    let mut call = Call::new(&context);
+                    let reader = Reader::open(&prefix).unwrap();
+                    let options = RestoreOptions::default();
+                    let outcome = reader.restore(&mut tensors, &options, &mut call);
+                    outcome.unwrap().into_result().unwrap();
+                    drop(tensors);
+                    assert!(restored.iter().all(|&byte| byte == 7));
+                });
             }
         },
     );
