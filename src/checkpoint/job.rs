@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::io::with_signals_blocked;
 use crate::transfer::{
     Call, Context, Monitor, Progress, ProgressFn, Stage, Stats, Update, check_limit,
@@ -106,8 +106,9 @@ impl JobState {
     /// then nobody is surprised.
     pub fn take_unfetched(&self) -> Option<Error> {
         let error = self.ended.get()?.done.result.as_ref().err()?;
-        let known = self.fetched.swap(true, Ordering::Relaxed) || self.monitor.is_cancelled();
-        (!known).then(|| error.clone())
+        let was_fetched = self.fetched.swap(true, Ordering::Relaxed);
+        let was_asked_for = error.code() == Code::Cancelled && self.monitor.is_cancelled();
+        (!was_fetched && !was_asked_for).then(|| error.clone())
     }
 
     fn end(&self, done: Done, stats: Stats) {

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::checkpoint::{
-    Format, Job, JobOptions, LatestOptions, RestoreData, RestoreOptions, SaveData, Snapshot,
-    latest_checkpoint,
+    Format, Job, JobOptions, LatestOptions, Reader, RestoreData, RestoreFrom, RestoreOptions,
+    RestoreTensor, SaveData, Snapshot, latest_checkpoint, restore_async,
 };
 use crate::dtype::DType;
 use crate::error::Code;
@@ -329,6 +329,22 @@ fn an_empty_saver_starts_a_job_that_saves_nothing() {
     assert!(Disk::read(dir.path()).names().is_empty());
 }
 
+/// Restores the variable in the background.
+fn start_restore(prefix: &Path, shared: &Arc<Context>) -> Job {
+    let bytes: &'static mut [u8] = vec![0; SIZE].leak();
+    let tensors = vec![RestoreTensor {
+        key: b"a",
+        dtype: DType::Uint8,
+        shape: shape(),
+        slice_spec: "",
+        device_name: "",
+        data: RestoreData::Bytes(bytes.into()),
+    }];
+    let from = RestoreFrom::Reader(Arc::new(Reader::open(prefix).unwrap()));
+    let job = JobOptions::new(shared.clone());
+    restore_async(from, tensors, &RestoreOptions::default(), job).unwrap()
+}
+
 #[test]
 fn savers_that_share_a_small_budget_all_get_on() {
     let dirs: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
@@ -337,8 +353,13 @@ fn savers_that_share_a_small_budget_all_get_on() {
         for (number, dir) in dirs.iter().enumerate() {
             let shared = shared.clone();
             scope.spawn(move || {
-                let mut saver = keeping(2);
-                let mut jobs = Vec::new();
+                let mut saver = saver(SaverOptions {
+                    max_to_keep: 2,
+                    // One of them writes V1, which is not copied.
+                    write_version: if number == 1 { Format::V1 } else { Format::V2 },
+                    ..SaverOptions::default()
+                });
+                let (mut jobs, mut restores) = (Vec::new(), Vec::new());
                 for step in 1..=8 {
                     let snapshot = match (usize::from(step) + number) % 3 {
                         0 => Snapshot::Borrowed,
@@ -348,16 +369,23 @@ fn savers_that_share_a_small_budget_all_get_on() {
                     let job = start(&mut saver, dir, step, snapshot, job).unwrap();
                     if step % 4 == 0 {
                         job.cancel();
+                    } else if step % 3 == 0 {
+                        job.wait(None).unwrap().unwrap();
+                        restores.push(start_restore(job.path().unwrap(), &shared));
                     }
                     jobs.push(job);
                 }
                 drop(saver);
                 assert!(jobs.iter().all(Job::is_done));
+                for restore in restores {
+                    restore.wait_tensor(0, None).unwrap().unwrap();
+                    restore.wait(None).unwrap().unwrap();
+                }
             });
         }
     });
     for dir in &dirs {
-        assert!(latest(dir).unwrap() >= 5);
+        assert!(latest(dir).unwrap() >= 7);
     }
     // All of the budget has been given back.
     let mut call = Call::new(&shared);

@@ -3,8 +3,9 @@
 //! A call is planned first: every tensor's place in the files is known and checked before the first
 //! byte moves, and the work is cut into items that any thread can do in any order ([`read`],
 //! [`write`]). [`pipeline`] then runs the items on a few threads, the calling one among them, with
-//! progress and cancellation. Checksums are computed on each chunk while it is in the cache, and
-//! combined per tensor at the end.
+//! progress and cancellation ([`monitor`] is what other threads see of that). Checksums are computed on
+//! each chunk while it is in the cache, and combined per tensor at the end; only a save in the background
+//! copies first and sums later ([`snapshot`]).
 //!
 //! Only this module sees files and memory together.
 
