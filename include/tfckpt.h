@@ -36,8 +36,8 @@
  *
  * Ownership: what a function gives through a pointer to a pointer is the caller's, to be freed with
  * the function that its documentation names. What a getter returns is borrowed from its object and
- * lives as long. Memory that a call is given must stay valid until it returns, and is not kept.
- * Every _free function accepts NULL.
+ * lives as long. Memory that a call is given must stay valid until it returns, and is not kept;
+ * jobs use that of tensors longer, as they say. Every _free function accepts NULL.
  *
  * Arguments: a NULL where something is needed is INVALID_ARGUMENT, never a crash; an array may be
  * NULL if its length is 0. Outputs are written on success only, but for error objects, figures and
@@ -46,7 +46,7 @@
  * Threads: functions that take a const handle may run at the same time on the same handle;
  * functions that take a handle that is not const need it for themselves; different handles are
  * independent. No call depends on which thread makes it. Threads that the library starts end before
- * the call returns, and block all signals.
+ * the call returns, or with the job that they work for, and block all signals.
  *
  * The library never prints, reads no environment variables, installs no signal handlers, and keeps
  * no state between calls but in its handles. A panic inside it is caught: the call returns
@@ -88,6 +88,7 @@ typedef struct tfckpt_view tfckpt_view;                          /* A tensor map
 typedef struct tfckpt_checkpoint_state tfckpt_checkpoint_state;  /* What a state file says. */
 typedef struct tfckpt_saver tfckpt_saver;                        /* A list of tensors, and the checkpoints
                                                                   * of it that are kept. */
+typedef struct tfckpt_job tfckpt_job;                            /* A save or restore in the background. */
 
 /* =================================================================================================
  * Versions
@@ -129,11 +130,12 @@ const char *tfckpt_version_string(void);
 typedef int32_t tfckpt_code;
 
 #define TFCKPT_OK                  0   /* Success. */
-#define TFCKPT_CANCELLED           1   /* A progress callback asked to stop. Nothing new is
-                                        * visible on disk. */
+#define TFCKPT_CANCELLED           1   /* A progress callback, or another thread, asked to stop.
+                                        * Nothing new is visible on disk. */
 #define TFCKPT_UNKNOWN             2   /* An error of the system that fits no other code. */
 #define TFCKPT_INVALID_ARGUMENT    3   /* An argument that can never work: NULL, a dtype or shape
                                         * that differs from what is stored. */
+#define TFCKPT_DEADLINE_EXCEEDED   4   /* What was waited for has not happened in time. */
 #define TFCKPT_NOT_FOUND           5   /* A checkpoint, a file or a key is not there. */
 #define TFCKPT_ALREADY_EXISTS      6   /* Something that had to be new exists already. */
 #define TFCKPT_PERMISSION_DENIED   7   /* The system refused access. */
@@ -234,7 +236,8 @@ size_t tfckpt_dtype_size(int32_t dtype);
  * =================================================================================================
  *
  * A tfckpt_tensor describes one tensor of a save or restore: its key in the checkpoint, dtype,
- * shape, and the caller's memory. Nothing of it is kept beyond the call.
+ * shape, and the caller's memory. Nothing of it is kept beyond the call, but for jobs, which keep
+ * data.
  */
 
 #define TFCKPT_DEVICE_HOST 0  /* A tensor in host memory, as tfckpt_tensor.device_type. 1,
@@ -294,25 +297,30 @@ void tfckpt_strings_free(tfckpt_strings *strings);
  * Progress
  * =================================================================================================
  *
- * A call reports to its progress callback on the calling thread: when it begins, at least every 100
- * ms while it works or waits for memory that other calls hold, and between the steps of publishing
- * a save. As long as it looks through the index, the totals are 0. A callback that returns anything
- * but 0 cancels the call, which then returns TFCKPT_CANCELLED; a save withdraws what it has
- * published by then. Callbacks must not unwind or longjmp, and must not use the handles that the
- * call works on, its context included.
+ * A call reports to its progress callback on the calling thread, a job on its own: when it begins,
+ * at least every 100 ms while it works or waits for memory that other calls hold, and between the
+ * steps of publishing a save. As long as it looks through the index, the totals are 0. A callback
+ * that returns anything but 0 cancels the call, which then returns TFCKPT_CANCELLED; a save
+ * withdraws what it has published by then. Callbacks must not unwind or longjmp, and must not use
+ * the handles that the call works on, its context included.
  */
 
 /** How far a call is. */
 typedef struct tfckpt_progress {
-  size_t   struct_size;    /* sizeof(tfckpt_progress) as the library knows it. */
+  size_t   struct_size;    /* sizeof(tfckpt_progress): as the library knows it in a callback, set
+                            * by the caller of tfckpt_job_progress. */
   uint64_t bytes_done;     /* Bytes of tensors moved so far. */
   uint64_t bytes_total;    /* Bytes of tensors to move in all. */
   uint64_t tensors_done;   /* Tensors complete so far. */
   uint64_t tensors_total;  /* Tensors in all. */
 } tfckpt_progress;
+#define TFCKPT_PROGRESS_INIT { sizeof(tfckpt_progress), 0, 0, 0, 0 }
 
 /** A progress callback. Returning anything but 0 cancels the call. */
 typedef int32_t (*tfckpt_progress_fn)(const tfckpt_progress *progress, void *user_data);
+
+/** Sets *progress to zeros; struct_size is sizeof(tfckpt_progress). */
+TFCKPT_MUST_USE tfckpt_code tfckpt_progress_init(tfckpt_progress *progress, size_t struct_size);
 
 /* =================================================================================================
  * Figures
@@ -392,7 +400,8 @@ typedef struct tfckpt_save_options {
                                                * the context's alone. */
   tfckpt_progress_fn    progress;             /* NULL = no progress. */
   void                 *user_data;            /* Passed to progress. */
-  tfckpt_stats         *stats;                /* Filled if not NULL. */
+  tfckpt_stats         *stats;                /* Filled if not NULL. Must be NULL for a job:
+                                               * tfckpt_job_stats has its figures. */
   int32_t               chunk_checksums;      /* Not 0: the sidecar "PREFIX.crc32c" is written
                                                * too, with a checksum of each MiB of every tensor
                                                * that is larger, 4 KiB for each GiB.
@@ -400,9 +409,13 @@ typedef struct tfckpt_save_options {
                                                * slice without the rest of its tensor. For V2
                                                * only; TensorFlow does not look at it.
                                                * docs/sidecar.md has its format. */
+  int32_t               borrow;               /* Of a job only. 0: tfckpt_save_async copies the
+                                               * tensors within the budget before it returns. Not
+                                               * 0: it returns at once, and the tensors must not
+                                               * change until tfckpt_job_wait_snapshot says so. */
 } tfckpt_save_options;
 #define TFCKPT_SAVE_OPTIONS_INIT { sizeof(tfckpt_save_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-    0, 0, 0, 0 }
+    0, 0, 0, 0, 0 }
 
 /** Sets *options to the default; struct_size is sizeof(tfckpt_save_options). */
 TFCKPT_MUST_USE tfckpt_code
@@ -458,7 +471,8 @@ typedef struct tfckpt_restore_options {
                                                 * = the context's alone. */
   tfckpt_progress_fn    progress;              /* NULL = no progress. */
   void                 *user_data;             /* Passed to progress. */
-  tfckpt_stats         *stats;                 /* Filled if not NULL. */
+  tfckpt_stats         *stats;                 /* Filled if not NULL. Must be NULL for a job:
+                                                * tfckpt_job_stats has its figures. */
   int32_t               reshape;               /* Non-zero: a stored tensor, or the slice that
                                                 * slice_spec asks for, may have another shape
                                                 * than the tensor that it is restored to, if only
@@ -467,8 +481,16 @@ typedef struct tfckpt_restore_options {
                                                 * restored one after the other, in the order of
                                                 * the array. All are checked before the first
                                                 * byte is written, as without. */
+  int32_t               in_request_order;      /* Non-zero: tensors are read in about the order
+                                                * of the array, rather than in that of the files,
+                                                * so that tfckpt_job_wait_tensor can hand them
+                                                * out early. Tensors of strings come after the
+                                                * others. */
+  int32_t               keep_going;            /* Non-zero: as if codes_out were given, for a
+                                                * job, whose codes are fetched afterwards. */
 } tfckpt_restore_options;
-#define TFCKPT_RESTORE_OPTIONS_INIT { sizeof(tfckpt_restore_options), 0, 0, 0, 0, 0, 0, 0, 0 }
+#define TFCKPT_RESTORE_OPTIONS_INIT { sizeof(tfckpt_restore_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+    }
 
 /** Sets *options to the default; struct_size is sizeof(tfckpt_restore_options). */
 TFCKPT_MUST_USE tfckpt_code
@@ -635,7 +657,9 @@ typedef struct tfckpt_context_options {
   uint64_t max_host_bytes;  /* Most bytes that the library holds for all calls on the context
                              * together, beyond the caller's memory and what it hands to the
                              * caller; 0 = 64 MiB, the least is 2 MiB. A call waits until what it
-                             * needs is free. */
+                             * needs is free. For a job that copies the tensors of a save: their
+                             * size and 2 MiB for each data file and thread, and 1 MiB more, let
+                             * it copy all before it writes. */
   uint32_t num_threads;     /* Threads of a call, the calling one included; 0 = one per core that
                              * the process may use, at most 16. */
 } tfckpt_context_options;
@@ -650,7 +674,17 @@ TFCKPT_MUST_USE tfckpt_code
 tfckpt_context_new(const tfckpt_context_options *options, tfckpt_context **context_out,
                    tfckpt_error **error_out);
 
-/** Frees a context. NULL is accepted. Readers made with it keep what they need of it. */
+/**
+ * Frees the memory that the context keeps for the copies of jobs. It is kept because fresh memory
+ * costs more than a copy into it; it counts against max_host_bytes, and goes by itself when other
+ * calls on the context need it. NULL is accepted.
+ */
+void tfckpt_context_trim(const tfckpt_context *context);
+
+/**
+ * Frees a context. NULL is accepted. Readers, savers and jobs made with it keep what they need of
+ * it.
+ */
 void tfckpt_context_free(tfckpt_context *context);
 
 /* =================================================================================================
@@ -1128,8 +1162,9 @@ tfckpt_remove_checkpoint(const char *prefix, const tfckpt_remove_options *option
  * What has no memory of its own that could be saved as it is, such as a table that grows, takes
  * part in a saver by callbacks: TensorFlow calls that a SaveableObject. It stands for several named
  * tensors. Before a save it is asked for their elements, before a restore for memory to put them
- * into. All callbacks are made on the thread that calls tfckpt_saver_save or tfckpt_saver_restore;
- * they must not use the saver, and must not unwind or longjmp.
+ * into. All callbacks are made on the thread that calls the saver, but for finish of a job that
+ * borrows the tensors, which is made on the job's thread when it ends. They must not use the saver,
+ * and must not unwind or longjmp.
  */
 
 /**
@@ -1282,7 +1317,10 @@ TFCKPT_MUST_USE tfckpt_code
 tfckpt_saver_bind(tfckpt_saver *saver, const tfckpt_tensor *tensors, size_t num_tensors,
                   tfckpt_error **error_out);
 
-/** Frees a saver. What it has saved stays. NULL is accepted. */
+/**
+ * Frees a saver. What it has saved stays. Jobs that it has in flight are waited for; call
+ * tfckpt_saver_cancel first to shorten that. NULL is accepted.
+ */
 void tfckpt_saver_free(tfckpt_saver *saver);
 
 /* =================================================================================================
@@ -1311,10 +1349,13 @@ typedef struct tfckpt_saver_save_options {
                                           * context's alone. */
   tfckpt_progress_fn progress;           /* NULL = no progress. */
   void              *user_data;          /* Passed to progress. */
-  tfckpt_stats      *stats;              /* Filled if not NULL. */
+  tfckpt_stats      *stats;              /* Filled if not NULL. Must be NULL for a job:
+                                          * tfckpt_job_stats has its figures. */
+  int32_t            borrow;             /* As in tfckpt_save_options, for
+                                          * tfckpt_saver_save_async. */
 } tfckpt_saver_save_options;
 #define TFCKPT_SAVER_SAVE_OPTIONS_INIT { sizeof(tfckpt_saver_save_options), 0, 0, 0, 0, 0, 0, 0, \
-    0, 0, 0, 0 }
+    0, 0, 0, 0, 0 }
 
 /** Sets *options to the default; struct_size is sizeof(tfckpt_saver_save_options). */
 TFCKPT_MUST_USE tfckpt_code
@@ -1358,12 +1399,15 @@ tfckpt_saver_restore(tfckpt_saver *saver, const char *save_path,
  * tfckpt_saver_recover_last_checkpoints with the paths of the state file lets it go on counting.
  */
 
-/** Number of checkpoints that are kept; 0 for NULL. */
+/**
+ * Number of checkpoints that are kept, those of jobs that have ended included; 0 for NULL. The two
+ * functions below go by the list that this one has looked at, or the saver's last call.
+ */
 size_t tfckpt_saver_num_last_checkpoints(const tfckpt_saver *saver);
 
 /**
- * Path i of the checkpoints that are kept. Borrowed from the saver until its next call; NULL if
- * there is no such checkpoint.
+ * Path i of the checkpoints that are kept. Borrowed from the saver until its next call that is not
+ * const; NULL if there is no such checkpoint.
  */
 const char *tfckpt_saver_last_checkpoint(const tfckpt_saver *saver, size_t i);
 
@@ -1410,6 +1454,191 @@ tfckpt_saver_recover_last_checkpoints(tfckpt_saver *saver, const char *const *pa
 TFCKPT_MUST_USE tfckpt_code
 tfckpt_saver_as_saver_def(const tfckpt_saver *saver, tfckpt_strings **saver_def_out,
                           tfckpt_error **error_out);
+
+/* =================================================================================================
+ * Saving and restoring in the background
+ * =================================================================================================
+ *
+ * A job is a save or restore that goes on behind the program's back, on a thread of its own with
+ * the threads of its context. The functions below check the arguments, start the job and return it;
+ * what they return an error for has not begun. What happens later is the job's own error, which
+ * tfckpt_job_wait returns.
+ *
+ *     tfckpt_job *job = NULL;
+ *     if (tfckpt_saver_save_async(saver, "/models/a/model.ckpt", &options, &job, &error) != TFCKPT_OK)
+ *         return report(error);
+ *     train_for_a_while();           // The tensors have been copied: they may change again.
+ *     if (tfckpt_job_wait(job, -1, &error) != TFCKPT_OK)
+ *         report(error);
+ *     tfckpt_job_free(job);
+ *
+ * A save either copies the tensors first, within the budget, and returns when that is done; or it
+ * borrows them (borrow in the options), returns at once, and the caller leaves them alone until
+ * tfckpt_job_wait_snapshot says that they may change. The default budget is small: give the context
+ * max_host_bytes that hold the model, and from the second save on, when the memory for the copy is
+ * there already, the call takes about as long as a memcpy of the model (tfckpt_context_trim frees
+ * that memory). What does not fit is copied as memory falls free, and the call returns later; one
+ * that saves in format V1 returns when the data has been written.
+ *
+ * Jobs of one saver write one after the other, in the order in which they were started, and the
+ * state file never names a checkpoint that is not complete and on disk. The error of a job that
+ * nobody got from tfckpt_job_wait is returned, once, by the saver's next save, which then writes
+ * nothing and says so: call again. A process that ends in the middle leaves the checkpoint before.
+ *
+ * Descriptions are copied, memory is not: what data points to, and what the elements of tensors of
+ * strings point to, must stay valid until the job has ended, and of a save until its tensors may
+ * change. Progress is reported on the job's thread, and saveables are told on it that a job which
+ * borrows has ended. The context may be freed before its jobs.
+ */
+
+/**
+ * As tfckpt_save, in the background; *job_out receives the job. The prefix is then that of
+ * tfckpt_job_prefix.
+ *
+ * Errors: INVALID_ARGUMENT for tensors or options that do not fit together; RESOURCE_EXHAUSTED
+ * without a thread for the job.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_save_async(const char *prefix, const tfckpt_tensor *tensors, size_t num_tensors,
+                  const tfckpt_save_options *options, tfckpt_job **job_out,
+                  tfckpt_error **error_out);
+
+/**
+ * As tfckpt_saver_save, in the background; *job_out receives the job. The saver may be used, and
+ * even be freed, before the job ends: freeing it waits. Saveables are asked for their elements
+ * before this returns.
+ *
+ * Errors: Those of arguments, as tfckpt_saver_save; RESOURCE_EXHAUSTED without a thread for the
+ * job; the error of an earlier job that nobody fetched from it.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_saver_save_async(tfckpt_saver *saver, const char *save_path,
+                        const tfckpt_saver_save_options *options, tfckpt_job **job_out,
+                        tfckpt_error **error_out);
+
+/**
+ * Asks all jobs of a saver to stop: those that have not published their checkpoint yet end with
+ * TFCKPT_CANCELLED, and tfckpt_saver_free is quick then. NULL is accepted.
+ */
+void tfckpt_saver_cancel(const tfckpt_saver *saver);
+
+/**
+ * As tfckpt_restore, in the background; *job_out receives the job, and tfckpt_job_wait_tensor hands
+ * the tensors out one by one. Only the descriptions are checked before this returns: the checkpoint
+ * is opened by the job.
+ *
+ * The pointer of a tensor of strings is set to NULL by this call and to the strings as soon as they
+ * are restored, whatever becomes of the other tensors: free what is not NULL when the job has
+ * ended.
+ *
+ * Errors: INVALID_ARGUMENT for descriptions or options that cannot be used; RESOURCE_EXHAUSTED
+ * without a thread for the job.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_restore_async(const char *prefix, const tfckpt_tensor *tensors, size_t num_tensors,
+                     const tfckpt_restore_options *options, tfckpt_job **job_out,
+                     tfckpt_error **error_out);
+
+/**
+ * As tfckpt_restore_async, from an open checkpoint. The reader may be freed before the job ends.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_reader_restore_async(const tfckpt_reader *reader, const tfckpt_tensor *tensors,
+                            size_t num_tensors, const tfckpt_restore_options *options,
+                            tfckpt_job **job_out, tfckpt_error **error_out);
+
+/* =================================================================================================
+ * Jobs
+ * =================================================================================================
+ *
+ * What can be asked of a job while it runs and afterwards. All functions but tfckpt_job_free may be
+ * called by any number of threads at the same time, so that one thread may cancel what another
+ * waits for. Those that wait take a time in nanoseconds: 0 only looks, less than 0 waits as long as
+ * it takes, and when the time is over the code is TFCKPT_DEADLINE_EXCEEDED. In the job's own
+ * progress callback they only look.
+ */
+
+/** Whether the job has ended: 1 or 0. It does not wait. 1 for NULL. */
+int32_t tfckpt_job_poll(const tfckpt_job *job);
+
+/**
+ * Waits until the job has ended and returns what came of it, each time that it is asked: the errors
+ * of the save or restore that it is.
+ *
+ * Errors: The job's; TFCKPT_DEADLINE_EXCEEDED while it is running.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_job_wait(const tfckpt_job *job, int64_t timeout_ns, tfckpt_error **error_out);
+
+/**
+ * Waits until the tensors of a save may change again: they have been copied or written, or the job
+ * has ended, however. Of a restore, until it has ended.
+ *
+ * Errors: TFCKPT_DEADLINE_EXCEEDED while they may not; never the job's own.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_job_wait_snapshot(const tfckpt_job *job, int64_t timeout_ns, tfckpt_error **error_out);
+
+/**
+ * Waits until tensor i of a restore is complete and verified, or it is known that it will not be,
+ * and returns what came of it: TFCKPT_OK, its error, or TFCKPT_ABORTED if the job ended before it
+ * got there. The tensor may be used as soon as this returns TFCKPT_OK, whatever becomes of the
+ * others.
+ *
+ * Errors: The tensor's; INVALID_ARGUMENT if the job restores no such tensor;
+ * TFCKPT_DEADLINE_EXCEEDED.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_job_wait_tensor(const tfckpt_job *job, size_t i, int64_t timeout_ns,
+                       tfckpt_error **error_out);
+
+/**
+ * Asks the job to stop, which it does within a chunk of data: it then ends with TFCKPT_CANCELLED,
+ * and nothing new is visible on disk. A job that has published its checkpoint is done. NULL is
+ * accepted.
+ */
+void tfckpt_job_cancel(const tfckpt_job *job);
+
+/**
+ * Fills *progress, whose struct_size the caller has set. The totals are 0 until they are known.
+ *
+ * Errors: INVALID_ARGUMENT for NULL or a size that is not set.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_job_progress(const tfckpt_job *job, tfckpt_progress *progress, tfckpt_error **error_out);
+
+/**
+ * Fills *stats, whose struct_size the caller has set, with the figures of a job that has ended.
+ *
+ * Errors: INVALID_ARGUMENT for NULL or a size that is not set; FAILED_PRECONDITION while the job is
+ * running.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_job_stats(const tfckpt_job *job, tfckpt_stats *stats, tfckpt_error **error_out);
+
+/**
+ * The prefix of the checkpoint that the job has saved, as tfckpt_save and tfckpt_saver_save return
+ * it. Borrowed from the job; NULL until it has ended, and if it has not saved any.
+ */
+const char *tfckpt_job_prefix(const tfckpt_job *job);
+
+/**
+ * Writes the code of each tensor of a restore that has ended to codes_out, an array of as many
+ * codes as the job has tensors: TFCKPT_OK for what is complete and verified, the tensor's error, or
+ * TFCKPT_ABORTED for what was not attempted.
+ *
+ * Errors: INVALID_ARGUMENT for another number of tensors; FAILED_PRECONDITION while the job is
+ * running.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_job_codes(const tfckpt_job *job, tfckpt_code *codes_out, size_t num_codes,
+                 tfckpt_error **error_out);
+
+/**
+ * Waits until the job has ended and frees it; call tfckpt_job_cancel first to shorten that. NULL is
+ * accepted.
+ */
+void tfckpt_job_free(tfckpt_job *job);
 
 #ifdef __cplusplus
 }
