@@ -92,14 +92,14 @@ def _buffer(scene: Scene, threads: int) -> Contender:
 
 
 def _fresh_memory(scene: Scene, threads: int) -> Contender:
-    """As a caller does who knows of no buffer: memory of the system's allocator."""
+    """As a caller does who knows of no buffer: NumPy's memory, which asks for huge pages and gets them or not."""
     arrays: list[np.ndarray] = []
 
     def take() -> int:
         arrays.append(np.empty(_room(scene.workload) + GAP, np.uint8))
         return arrays[0].ctypes.data + -arrays[0].ctypes.data % GAP
 
-    label = f"malloc, tfckpt_restore, {counted(threads)}"
+    label = f"np.empty, tfckpt_restore, {counted(threads)}"
     return _contender(scene, threads, label, PLAIN, take, arrays.clear)
 
 
