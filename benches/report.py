@@ -10,7 +10,7 @@ from workloads import GIB
 
 Row = list[str]
 
-MANY = 1000
+MANY = 10_000
 """Tensors from which on the cost per tensor counts: rates are then given in tensors, too."""
 
 
