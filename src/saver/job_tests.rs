@@ -18,7 +18,7 @@ use crate::io::fault::{Disk, Plan, Watch};
 use crate::shape::Shape;
 use crate::transfer::{Call, Context, ContextOptions};
 
-const SIZE: usize = 700_000;
+const SIZE: usize = 4_500_000;
 
 fn saver(options: SaverOptions) -> Saver {
     let variable = Variable {
@@ -160,6 +160,30 @@ fn jobs_of_a_saver_write_in_the_order_in_which_they_were_started() {
         assert_eq!(latest(&dir).unwrap(), 3);
         assert_eq!(restored(&dir.path().join("m-2")), 2);
     }
+}
+
+#[test]
+fn a_copy_that_fits_the_budget_is_made_while_other_jobs_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut saver = keeping(5);
+    let (job, hold) = held();
+    let first = start(&mut saver, &dir, 1, Snapshot::Borrowed, job).unwrap();
+    // As the header says: the tensors, 2 MiB for the data file and each thread, and 1 MiB.
+    let enough = context(SIZE as u64 + 3 * (2 << 20) + (1 << 20));
+    let second = start(
+        &mut saver,
+        &dir,
+        2,
+        Snapshot::Copied,
+        JobOptions::new(enough),
+    )
+    .unwrap();
+    assert!(second.wait_snapshot(Some(Duration::ZERO)));
+    assert!(!first.is_done() && !second.is_done());
+    drop(hold);
+    second.wait(None).unwrap().unwrap();
+    assert_eq!(steps(&saver), ["m-1", "m-2"]);
+    assert_eq!(latest(&dir).unwrap(), 2);
 }
 
 #[test]

@@ -19,7 +19,9 @@ use parking_lot::Mutex;
 use super::budget::{Budget, Reservation, check_limit};
 use super::fill::{Chunk, fill};
 use super::pipeline::{self, Shared};
-use super::write::{Layout, OpenFiles, WriteOptions, WriteRun, WriteTensor, Written, bypass_cache};
+use super::write::{
+    Layout, OpenFiles, Source, WriteOptions, WriteRun, WriteTensor, Written, bypass_cache,
+};
 use super::write_plan::{Cut, Item, WritePlan, plan};
 use super::{CHUNK, Call, Stage};
 use crate::error::{Error, Result};
@@ -55,20 +57,17 @@ pub(super) fn execute(
         check: options.check,
     };
     let plan = plan(tensors, layout, &cut);
-    let needed = plan
-        .items
-        .iter()
-        .map(|item| num_chunks(&plan, layout, item));
-    let needed = needed.sum::<usize>().saturating_add(threads);
-
-    let mut slots = Slots::new(budget, size, own_limit);
-    slots.add(needed, 1, &mut || call.progress.poll())?;
-    let threads = threads.min(slots.num());
     let copy = Copy {
         plan: &plan,
         tensors,
         layout,
     };
+    let needed = plan.items.iter().map(|item| copy.num_chunks(item));
+    let needed = needed.sum::<usize>().saturating_add(threads);
+
+    let mut slots = Slots::new(budget, size, own_limit);
+    slots.add(needed, 1, &mut || call.progress.poll())?;
+    let threads = threads.min(slots.num());
     // Every thread has a buffer in hand.
     let fitting = copy.num_fitting(slots.num() - threads);
     copy.run(call, 0..fitting, threads, &slots, None)?;
@@ -103,19 +102,6 @@ pub(super) fn execute(
     Ok(Written::new(files, &plan, tensors.len(), options))
 }
 
-/// Buffers that filling an item takes at most.
-fn num_chunks(plan: &WritePlan, layout: &Layout, item: &Item) -> usize {
-    let parts = plan.parts.get(item.parts.clone()).unwrap_or_default();
-    let end = |part: &super::write_plan::Part| {
-        layout.place(part.tensor as usize).0 + part.start + part.len
-    };
-    let end = parts.last().map_or(item.offset, end);
-    // An item of strings begins anywhere, and a buffer may be left with room for most of a length.
-    let chunk = plan.chunk - 16;
-    let num = end.saturating_sub(item.offset - item.offset % plan.chunk) / chunk + 2;
-    usize::try_from(num).unwrap_or(usize::MAX)
-}
-
 /// Copies the items of a plan.
 struct Copy<'c, 'a> {
     plan: &'c WritePlan,
@@ -124,11 +110,30 @@ struct Copy<'c, 'a> {
 }
 
 impl Copy<'_, '_> {
+    /// Buffers that filling an item takes at most.
+    fn num_chunks(&self, item: &Item) -> usize {
+        let parts = self.plan.parts.get(item.parts.clone()).unwrap_or_default();
+        let Some(last) = parts.last() else {
+            return 0;
+        };
+        let chunk = self.plan.chunk;
+        let tensor = self.tensors.get(last.tensor as usize);
+        let num = match tensor.map(|tensor| &tensor.source) {
+            // They begin anywhere, and a buffer may be left with room for most of a length.
+            Some(Source::Strings(_)) => last.len / (chunk - 16) + 2,
+            _ => {
+                let end = self.layout.place(last.tensor as usize).0 + last.start + last.len;
+                end.div_ceil(chunk).saturating_sub(item.offset / chunk)
+            }
+        };
+        usize::try_from(num).unwrap_or(usize::MAX)
+    }
+
     /// How many of the items, from the first, fit so many buffers.
     fn num_fitting(&self, buffers: usize) -> usize {
         let mut left = buffers;
         let fits = |item: &&Item| {
-            let fits = left.checked_sub(num_chunks(self.plan, self.layout, item));
+            let fits = left.checked_sub(self.num_chunks(item));
             left = fits.unwrap_or(0);
             fits.is_some()
         };

@@ -162,6 +162,34 @@ static void table_finish(tfckpt_code code, void *user_data)
     table->num_finished++;
 }
 
+/* Saves the table in the background. It is told that the save is over when its elements have been copied, before the
+ * call returns, or if they are borrowed, when the job has ended. */
+static void save_table_in_the_background(tfckpt_saver *saver, struct table *table, const char *path)
+{
+    tfckpt_error *error = NULL;
+
+    for (int32_t borrow = 0; borrow < 2; borrow++) {
+        tfckpt_saver_save_options options = TFCKPT_SAVER_SAVE_OPTIONS_INIT;
+        int num_finished = table->num_finished;
+        tfckpt_job *job = NULL;
+
+        options.no_state = 1;
+        options.borrow = borrow;
+        CHECK_OK(tfckpt_saver_save_async(saver, path, &options, &job, &error), error);
+        if (!borrow)
+            CHECK(table->num_finished == num_finished + 1);
+        CHECK_OK(tfckpt_job_wait(job, -1, &error), error);
+        CHECK(table->num_finished == num_finished + 1);
+        tfckpt_job_free(job);
+
+        job = NULL;
+        table->fails = 1;
+        CHECK_FAILS(tfckpt_saver_save_async(saver, path, &options, &job, &error), TFCKPT_ABORTED, error, "name=table");
+        CHECK(table->num_finished == num_finished + 2 && job == NULL);
+        table->fails = 0;
+    }
+}
+
 static void a_table_takes_part_by_callbacks(const char *dir)
 {
     static const char *const words[] = {"one", "two", "three", "four"};
@@ -206,6 +234,9 @@ static void a_table_takes_part_by_callbacks(const char *dir)
         free(table.restored_values);
     }
     CHECK(table.num_finished == 4);
+    path_in(path, dir, "background");
+    save_table_in_the_background(saver, &table, path);
+    table.num_finished = 4;
 
     /* A callback that fails, fails the save, and is told so. */
     table.fails = 1;
