@@ -346,8 +346,9 @@ typedef struct tfckpt_stats {
                                        * straight between the disk and a buffer: of a durable
                                        * save all but the ends of files, of a restore what the
                                        * context has found to be faster on the mount. */
-  uint64_t bytes_cold;                /* Of the bytes that a restore read, those that were not in
-                                       * the page cache. */
+  uint64_t bytes_cold;                /* Of the bytes that a restore read, those that it took
+                                       * from the disk: they were not in the page cache, or were
+                                       * read ahead into it meanwhile. */
   uint64_t bytes_verified_by_chunks;  /* Of bytes_verified, those checked by the chunk checksums
                                        * of the sidecar "PREFIX.crc32c". */
   uint64_t bytes_unverified;          /* Bytes restored whose checksum was not checked. */

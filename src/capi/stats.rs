@@ -35,7 +35,8 @@ pub struct tfckpt_stats {
     /// durable save all but the ends of files, of a restore what the context has found to be faster on
     /// the mount.
     pub bytes_direct: u64,
-    /// Of the bytes that a restore read, those that were not in the page cache.
+    /// Of the bytes that a restore read, those that it took from the disk: they were not in the page
+    /// cache, or were read ahead into it meanwhile.
     pub bytes_cold: u64,
     /// Of bytes_verified, those checked by the chunk checksums of the sidecar "PREFIX.crc32c".
     pub bytes_verified_by_chunks: u64,

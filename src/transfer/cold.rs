@@ -25,8 +25,11 @@ pub const CHUNK: usize = 1 << 20;
 /// What a buffer holds beyond a chunk: the blocks at its ends are read whole.
 pub const MARGIN: usize = 2 * BLOCK;
 
-/// Bytes that are read either way before one is chosen.
-const PROBE: u64 = 8 << 20;
+/// Bytes that are read either way before one is chosen: reading ahead takes some to get going.
+const PROBE: u64 = 16 << 20;
+
+/// Bytes after which what is known counts for half.
+const MEMORY: u64 = 256 << 20;
 
 /// Places at which a restore looks whether the bytes are in the page cache.
 const SAMPLES: u64 = 8;
@@ -51,34 +54,39 @@ struct Mount {
     direct: Rate,
 }
 
+/// What was read in one way, and how long threads waited for it.
 #[derive(Debug, Default)]
-struct Rate {
-    bytes: AtomicU64,
-    nanos: AtomicU64,
+struct Rate(Mutex<Seen>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    bytes: u64,
+    nanos: u64,
 }
 
 impl Rate {
     fn note(&self, bytes: u64, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.nanos.fetch_add(nanos, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn is_probed(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) >= PROBE
+        let mut seen = self.0.lock();
+        seen.bytes += bytes;
+        seen.nanos = seen.nanos.saturating_add(nanos);
+        // What is long ago counts for less: disks change their minds.
+        if seen.bytes > MEMORY {
+            seen.bytes /= 2;
+            seen.nanos /= 2;
+        }
     }
 }
 
 impl Mount {
     /// Whether the next cold bytes are to be read past the cache.
     fn prefers_direct(&self) -> bool {
-        if !self.direct.is_probed() || !self.buffered.is_probed() {
-            return !self.direct.is_probed();
+        let (buffered, direct) = (*self.buffered.0.lock(), *self.direct.0.lock());
+        if direct.bytes < PROBE || buffered.bytes < PROBE {
+            return direct.bytes < PROBE;
         }
-        let value = |counter: &AtomicU64| u128::from(counter.load(Ordering::Relaxed));
-        let (buffered, direct) = (&self.buffered, &self.direct);
-        value(&direct.bytes) * value(&buffered.nanos)
-            >= value(&buffered.bytes) * value(&direct.nanos)
+        let product = |seen: Seen, other: Seen| u128::from(seen.bytes) * u128::from(other.nanos);
+        product(direct, buffered) >= product(buffered, direct)
     }
 }
 
@@ -149,17 +157,17 @@ impl<'c> ColdReads<'c> {
         buffer: &'b mut ChunkBuffer,
     ) -> Result<&'b [u8]> {
         let size = to_usize(len)?;
-        if file.is_cached(offset, len) {
-            return buffer.fill(size, |span| file.read_at(offset, span));
-        }
-        self.bytes_cold.fetch_add(len, Ordering::Relaxed);
         let mount = self.mount(file);
-        let started = Instant::now();
-        if mount.prefers_direct() {
+        let mut through_cache = !mount.prefers_direct();
+        if !through_cache {
+            if file.is_cached(offset, len) {
+                return buffer.fill(size, |span| file.read_at(offset, span));
+            }
+            let started = Instant::now();
             // The borrow of what is returned would last beyond the case that nothing is.
-            let read = file.read_past_cache(offset, size, buffer)?.is_some();
-            if read {
+            if file.read_past_cache(offset, size, buffer)?.is_some() {
                 mount.direct.note(len, started.elapsed());
+                self.bytes_cold.fetch_add(len, Ordering::Relaxed);
                 self.bytes_direct.fetch_add(len, Ordering::Relaxed);
                 let from = to_usize(offset % BLOCK as u64)?;
                 let bytes = buffer.filled().get(from..from + size);
@@ -167,9 +175,15 @@ impl<'c> ColdReads<'c> {
             }
             // Not possible here: as if it took for ever.
             mount.direct.note(PROBE, Duration::from_secs(1 << 30));
+            through_cache = true;
         }
+        let started = Instant::now();
         let bytes = buffer.fill(size, |span| file.read_at(offset, span))?;
-        mount.buffered.note(len, started.elapsed());
+        if through_cache {
+            // Also what the system has read ahead meanwhile: that is what makes this way fast.
+            mount.buffered.note(len, started.elapsed());
+            self.bytes_cold.fetch_add(len, Ordering::Relaxed);
+        }
         Ok(bytes)
     }
 }
@@ -188,5 +202,21 @@ mod tests {
             mount.buffered.note(PROBE, Duration::from_millis(20));
             assert_eq!(mount.prefers_direct(), expected);
         }
+    }
+
+    #[test]
+    fn a_way_that_becomes_slow_is_left_for_the_other() {
+        let mount = Mount::default();
+        mount.direct.note(PROBE, Duration::from_millis(10));
+        mount.buffered.note(PROBE, Duration::from_millis(20));
+        for _ in 0..1000 {
+            mount.direct.note(PROBE, Duration::from_millis(10));
+        }
+        let mut rounds = 0;
+        while mount.prefers_direct() {
+            mount.direct.note(PROBE, Duration::from_millis(40));
+            rounds += 1;
+        }
+        assert!(rounds <= 2 * MEMORY / PROBE, "{rounds}");
     }
 }

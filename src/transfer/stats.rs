@@ -23,7 +23,8 @@ pub struct Stats {
     pub num_threads: u32,
     /// Of `bytes_io`, those that went past the page cache, straight between the disk and a buffer.
     pub bytes_direct: u64,
-    /// Of the bytes read, those that were not in the page cache.
+    /// Of the bytes read, those that came from the disk: they were not in the page cache, or were read
+    /// ahead into it meanwhile.
     pub bytes_cold: u64,
     /// Of `bytes_verified`, those checked by the chunk checksums of a sidecar.
     pub bytes_verified_by_chunks: u64,
