@@ -659,8 +659,8 @@ typedef struct tfckpt_context_options {
                              * together, beyond the caller's memory and what it hands to the
                              * caller; 0 = 64 MiB, the least is 2 MiB. A call waits until what it
                              * needs is free. For a job that copies the tensors of a save: their
-                             * size and 2 MiB for each data file and thread, and 1 MiB more, let
-                             * it copy all before it writes. */
+                             * size, 2 MiB for each data file and thread, 6 MiB for each tensor
+                             * of strings, and 1 MiB more, let it copy all before it writes. */
   uint32_t num_threads;     /* Threads of a call, the calling one included; 0 = one per core that
                              * the process may use, at most 16. */
 } tfckpt_context_options;

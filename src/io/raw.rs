@@ -58,28 +58,33 @@ pub fn read_at_least<'a>(
         .map(|span| unsafe { span.assume_filled() }))
 }
 
-/// Whether the byte at `offset` can be read without waiting for a disk; also where the system cannot tell.
-pub fn is_cached(file: &File, offset: u64) -> bool {
-    let Ok(position) = libc::off_t::try_from(offset) else {
+/// Whether the `len` bytes from `offset`, at least one, are in the page cache; also where the system does not
+/// say. Nothing is read, neither now nor ahead: a read that must not wait would start that, and the next
+/// reads would suffer (1 GiB in 0.9 instead of 0.55 s; Linux 6.18, ext4 on virtio).
+pub fn is_cached(file: &File, offset: u64, len: u64) -> bool {
+    // SAFETY: no memory is passed.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let Some(page) = u64::try_from(page).ok().filter(|&page| page > 0) else {
         return true;
     };
-    let mut byte = 0u8;
-    let iov = libc::iovec {
-        iov_base: (&raw mut byte).cast(),
-        iov_len: 1,
+    let start = offset - offset % page;
+    let len = len.saturating_add(offset - start);
+    let num_pages = usize::try_from(len.div_ceil(page));
+    let (Ok(mapping), Ok(num_pages)) = (Mapping::new(file, start, len), num_pages) else {
+        return true;
     };
-    // SAFETY: the vector holds one range, of the one byte that is ours; the descriptor is open as long as
-    // `file` lives.
-    let n = unsafe {
-        libc::preadv2(
-            file.as_raw_fd(),
-            &raw const iov,
-            1,
-            position,
-            libc::RWF_NOWAIT,
+    let bytes = mapping.bytes();
+    let mut resident = vec![0u8; num_pages];
+    // SAFETY: `bytes` is mapped and begins at a page; its memory is not touched. `resident` has room for a
+    // byte for each of its pages.
+    let looked = unsafe {
+        libc::mincore(
+            bytes.as_ptr().cast_mut().cast(),
+            bytes.len(),
+            resident.as_mut_ptr().cast(),
         )
     };
-    n >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
+    looked != 0 || resident.iter().all(|byte| byte & 1 == 1)
 }
 
 /// Most ranges of memory that the system fills with one call.

@@ -133,11 +133,9 @@ impl ReadFile {
             .ok_or_else(|| self.short(offset))
     }
 
-    /// Whether the `len` bytes from `offset` seem to be in the page cache: the first and the last one are.
-    /// Also where the system cannot tell.
+    /// Whether the `len` bytes from `offset` are in the page cache; also where the system does not say.
     pub fn is_cached(&self, offset: u64, len: u64) -> bool {
-        let last = offset.saturating_add(len.saturating_sub(1));
-        raw::is_cached(&self.file, offset) && (len < 2 || raw::is_cached(&self.file, last))
+        len == 0 || raw::is_cached(&self.file, offset, len)
     }
 
     /// The `len` bytes from `offset`, read past the page cache into `buffer`, which has room for them and

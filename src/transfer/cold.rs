@@ -28,8 +28,8 @@ pub const MARGIN: usize = 2 * BLOCK;
 /// Bytes that are read either way before one is chosen: reading ahead takes some to get going.
 const PROBE: u64 = 16 << 20;
 
-/// Bytes after which what is known counts for half.
-const MEMORY: u64 = 256 << 20;
+/// Bytes after which what is known of a way counts for half, and the other one is tried anew.
+const MEMORY: u64 = 1 << 30;
 
 /// Places at which a restore looks whether the bytes are in the page cache.
 const SAMPLES: u64 = 8;
@@ -49,43 +49,45 @@ impl Mounts {
 
 /// How fast cold bytes come from one mount.
 #[derive(Debug, Default)]
-struct Mount {
+struct Mount(Mutex<Rates>);
+
+#[derive(Debug, Default)]
+struct Rates {
     buffered: Rate,
     direct: Rate,
 }
 
 /// What was read in one way, and how long threads waited for it.
-#[derive(Debug, Default)]
-struct Rate(Mutex<Seen>);
-
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct Rate {
     bytes: u64,
     nanos: u64,
 }
 
-impl Rate {
-    fn note(&self, bytes: u64, took: Duration) {
+impl Mount {
+    fn note(&self, past_cache: bool, bytes: u64, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let mut seen = self.0.lock();
-        seen.bytes += bytes;
-        seen.nanos = seen.nanos.saturating_add(nanos);
-        // What is long ago counts for less: disks change their minds.
-        if seen.bytes > MEMORY {
-            seen.bytes /= 2;
-            seen.nanos /= 2;
+        let rates = &mut *self.0.lock();
+        let (this, other) = match past_cache {
+            true => (&mut rates.direct, &mut rates.buffered),
+            false => (&mut rates.buffered, &mut rates.direct),
+        };
+        this.bytes += bytes;
+        this.nanos = this.nanos.saturating_add(nanos);
+        // Disks change their minds, and the first try may have been bad luck.
+        if this.bytes > MEMORY {
+            (this.bytes, this.nanos) = (this.bytes / 2, this.nanos / 2);
+            *other = Rate::default();
         }
     }
-}
 
-impl Mount {
     /// Whether the next cold bytes are to be read past the cache.
     fn prefers_direct(&self) -> bool {
-        let (buffered, direct) = (*self.buffered.0.lock(), *self.direct.0.lock());
+        let Rates { buffered, direct } = &*self.0.lock();
         if direct.bytes < PROBE || buffered.bytes < PROBE {
             return direct.bytes < PROBE;
         }
-        let product = |seen: Seen, other: Seen| u128::from(seen.bytes) * u128::from(other.nanos);
+        let product = |rate: &Rate, other: &Rate| u128::from(rate.bytes) * u128::from(other.nanos);
         product(direct, buffered) >= product(buffered, direct)
     }
 }
@@ -166,7 +168,7 @@ impl<'c> ColdReads<'c> {
             let started = Instant::now();
             // The borrow of what is returned would last beyond the case that nothing is.
             if file.read_past_cache(offset, size, buffer)?.is_some() {
-                mount.direct.note(len, started.elapsed());
+                mount.note(true, len, started.elapsed());
                 self.bytes_cold.fetch_add(len, Ordering::Relaxed);
                 self.bytes_direct.fetch_add(len, Ordering::Relaxed);
                 let from = to_usize(offset % BLOCK as u64)?;
@@ -174,14 +176,14 @@ impl<'c> ColdReads<'c> {
                 return Ok(bytes.unwrap_or_default());
             }
             // Not possible here: as if it took for ever.
-            mount.direct.note(PROBE, Duration::from_secs(1 << 30));
+            mount.note(true, PROBE, Duration::from_secs(1 << 30));
             through_cache = true;
         }
         let started = Instant::now();
         let bytes = buffer.fill(size, |span| file.read_at(offset, span))?;
         if through_cache {
             // Also what the system has read ahead meanwhile: that is what makes this way fast.
-            mount.buffered.note(len, started.elapsed());
+            mount.note(false, len, started.elapsed());
             self.bytes_cold.fetch_add(len, Ordering::Relaxed);
         }
         Ok(bytes)
@@ -197,26 +199,26 @@ mod tests {
         for (direct_ms, expected) in [(10, true), (30, false)] {
             let mount = Mount::default();
             assert!(mount.prefers_direct());
-            mount.direct.note(PROBE, Duration::from_millis(direct_ms));
+            mount.note(true, PROBE, Duration::from_millis(direct_ms));
             assert!(!mount.prefers_direct());
-            mount.buffered.note(PROBE, Duration::from_millis(20));
+            mount.note(false, PROBE, Duration::from_millis(20));
             assert_eq!(mount.prefers_direct(), expected);
         }
     }
 
     #[test]
-    fn a_way_that_becomes_slow_is_left_for_the_other() {
+    fn the_other_way_gets_another_chance() {
         let mount = Mount::default();
-        mount.direct.note(PROBE, Duration::from_millis(10));
-        mount.buffered.note(PROBE, Duration::from_millis(20));
-        for _ in 0..1000 {
-            mount.direct.note(PROBE, Duration::from_millis(10));
-        }
-        let mut rounds = 0;
+        mount.note(true, PROBE, Duration::from_millis(10));
+        // Bad luck.
+        mount.note(false, PROBE, Duration::from_millis(100));
+        let mut tries = 0;
         while mount.prefers_direct() {
-            mount.direct.note(PROBE, Duration::from_millis(40));
-            rounds += 1;
+            mount.note(true, PROBE, Duration::from_millis(10));
+            tries += 1;
         }
-        assert!(rounds <= 2 * MEMORY / PROBE, "{rounds}");
+        assert!(tries <= MEMORY / PROBE, "{tries}");
+        mount.note(false, PROBE, Duration::from_millis(5));
+        assert!(!mount.prefers_direct());
     }
 }

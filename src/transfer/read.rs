@@ -60,7 +60,7 @@ pub fn execute(
     let threads = threads.min(usize::try_from(total >> 20).unwrap_or(usize::MAX).max(1));
     let admission = call.admit(threads, chunk + margin)?;
     let room = admission.buffer - margin;
-    let mut plan = plan(pieces, room);
+    let mut plan = plan(pieces, room, cold.is_some());
     if how.in_request_order {
         plan.put_in_request_order();
     }
@@ -137,14 +137,12 @@ impl<'a> ReadRun<'_, 'a> {
         match item {
             Item::Group { first, end } => self.group(buffer, first, end, shared),
             Item::Direct { piece, start } => self.attempt(piece, shared, |description| {
+                let Target::Direct(dest) = description.target else {
+                    return Ok(());
+                };
                 let len = (ITEM as u64).min(description.extent.size - start);
                 let crc = description.check.then(Crc32c::new);
-                let crc = match description.target {
-                    Target::Direct(dest) if self.cold.is_none() => {
-                        self.direct(description, dest, (start, start, len), crc, shared)?
-                    }
-                    _ => self.block(description, buffer, (start, len), crc, shared)?,
-                };
+                let crc = self.direct(description, dest, (start, start, len), crc, shared)?;
                 self.finish_part(piece, description, start, crc)
             }),
             Item::Block { piece, start, len } => self.attempt(piece, shared, |description| {

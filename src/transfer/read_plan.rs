@@ -221,8 +221,10 @@ impl ReadPlan<'_> {
     }
 }
 
-/// Sorts the pieces and cuts them into items; `buffer` is what a thread's buffer holds.
-pub fn plan(mut pieces: Vec<Piece<'_>>, buffer: usize) -> ReadPlan<'_> {
+/// Sorts the pieces and cuts them into items; `buffer` is what a thread's buffer holds. With
+/// `through_buffers`, nothing is read straight to where it goes, and what the threads read at one time
+/// lies close together, as a disk likes it.
+pub fn plan(mut pieces: Vec<Piece<'_>>, buffer: usize, through_buffers: bool) -> ReadPlan<'_> {
     let buffer = buffer as u64;
     pieces.sort_unstable_by_key(|piece| (piece.extent.shard_id, piece.extent.offset, piece.tensor));
     // At least as many as there are large pieces; a list that grows is there twice for a moment.
@@ -257,7 +259,7 @@ pub fn plan(mut pieces: Vec<Piece<'_>>, buffer: usize) -> ReadPlan<'_> {
                 None => plan_runs(&mut items, index, scatter, buffer),
             }
         } else {
-            let direct = matches!(piece.target, Target::Direct(_));
+            let direct = !through_buffers && matches!(piece.target, Target::Direct(_));
             // Through a buffer, an item is what fits into it.
             let len = if direct {
                 ITEM as u64
