@@ -61,8 +61,12 @@ def main() -> int:
         )
         facts = _facts(stage)
         quiet, started = machine.Quiet(), time.monotonic()
+        left_out = []
         for scenario in arguments.scenarios:
             begun = time.monotonic()
+            if begun - started > 60 * arguments.minutes:
+                left_out.append(scenario.name)
+                continue
             try:
                 scenario.run(stage)
             except Exception:  # the others are worth their time all the same
@@ -70,6 +74,8 @@ def main() -> int:
                 traceback.print_exc()
             print(f"{scenario.name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
         facts += [("Duration", f"{(time.monotonic() - started) / 60:.0f} minutes")]
+        if left_out:
+            facts += [("Left out, as the time was over", ", ".join(left_out))]
         facts += _quiet_facts(*quiet.report())
     finally:
         shutil.rmtree(directory)
@@ -97,6 +103,7 @@ def _arguments() -> argparse.Namespace:
     mode.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds of some workloads, ratios only")
     mode.add_argument("--write", action="store_true", help="rewrite benches/RESULTS.md and benches/charts")
     parser.add_argument("--rounds", type=int, help="rounds that count (default 7)")
+    parser.add_argument("--minutes", type=float, default=60, help="begin no workload after so long (default 60)")
     parser.add_argument("--dir", default=str(ROOT / "build" / "bench"), help="where the files go (default build/bench)")
     parser.add_argument("--build-dir", default=str(ROOT / "build" / "bench"), help="where reference.c is compiled to")
     parser.add_argument("--charts", help="write the charts to this folder")
