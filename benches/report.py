@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bars import ROWS, Finding, duration, row_name, spread
 from measure import LIMIT, OURS, REFERENCE, TENSORFLOW, Contender, Outcome
 from settling import Sweep
@@ -9,6 +11,9 @@ from stage import Growth
 from workloads import GIB
 
 Row = list[str]
+
+WEIGHED = Path(__file__).resolve().parent / "WEIGHED.md"
+"""What was tried by hand; part of RESULTS.md."""
 
 MANY = 10_000
 """Tensors from which on the cost per tensor counts: rates are then given in tensors, too."""
@@ -123,6 +128,8 @@ def whole(
         parts.append("## Growth")
         for curve in growth:
             parts += [f"### {curve.title}", growth_table(curve)]
+    if full:
+        parts.append(WEIGHED.read_text().rstrip())
     if full and sweeps:
         parts += ["## Reference kernels, every setting", "As swept before the rounds; see README.md."]
         for sweep in sweeps:

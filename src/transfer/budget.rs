@@ -132,10 +132,12 @@ impl Budget {
         let bytes = wanted.clamp(least, limit.saturating_sub(held.bytes).max(least));
         held.bytes += bytes;
         let mut buffers = Vec::new();
-        while bytes_of_all(&buffers) + size as u64 <= bytes
-            && let Some(place) = held.kept.iter().position(|kept| kept.capacity() == size)
+        let mut room = bytes.checked_div(size as u64).unwrap_or(0);
+        while room > 0
+            && let Some(place) = held.kept.iter().rposition(|kept| kept.capacity() == size)
         {
             buffers.push(held.kept.swap_remove(place));
+            room -= 1;
         }
         let excess = held.excess(self.limit);
         drop(held);
@@ -165,10 +167,6 @@ impl Budget {
         let kept = std::mem::take(&mut self.held.lock().kept);
         drop(kept);
     }
-}
-
-fn bytes_of_all(buffers: &[ChunkBuffer]) -> u64 {
-    buffers.iter().map(bytes_of).sum()
 }
 
 /// A limit that a caller gave, `None` for 0.
