@@ -12,6 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: the computat
 
 import argparse  # noqa: E402
 import datetime  # noqa: E402
+import gc  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
@@ -72,7 +73,12 @@ def main() -> int:
             except Exception:  # the others are worth their time all the same
                 stage.broken.append(scenario.name)
                 traceback.print_exc()
+            gc.collect()
             print(f"{scenario.name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+            if arguments.write:  # what has been found is not lost if a later workload brings the process down
+                facts_so_far = facts + [("Incomplete", "the bench has not come to its end")]
+                found = (facts_so_far, stage.findings, stage.outcomes, stage.sweeps, stage.growth)
+                RESULTS.write_text(report.whole(*found, [], full=True))
         facts += [("Duration", f"{(time.monotonic() - started) / 60:.0f} minutes")]
         if left_out:
             facts += [("Left out, as the time was over", ", ".join(left_out))]

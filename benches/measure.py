@@ -73,6 +73,10 @@ class Contender:
     threads: int | None = None
     """How many threads it was told to use; None: its own choice."""
 
+    def forget(self) -> None:
+        """Lets go of the memory and files that it works on: the report needs its name and its figures only."""
+        self.run, self.verify, self.prepare, self.clean = _nothing, _nothing_to_check, _nothing, _nothing
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -177,6 +181,8 @@ def run_rounds(outcome: Outcome, contenders: list[Contender], rounds: int) -> Ou
             if number > 0:
                 outcome.samples[contender].append(sample)
         _say(outcome, number, rounds, time.monotonic() - started)
+    for contender in contenders:
+        contender.forget()
     return outcome
 
 
