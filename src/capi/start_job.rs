@@ -34,6 +34,7 @@
 //! ended. The context may be freed before its jobs.
 
 use std::ffi::c_char;
+use std::sync::Arc;
 
 use super::context::{context_or_new, tfckpt_context};
 use super::error::{TFCKPT_OK, tfckpt_code, tfckpt_error};
@@ -53,7 +54,10 @@ use super::stats::tfckpt_stats;
 use super::struct_array::StructArray;
 use super::tensor::tfckpt_tensor;
 use super::wall::{guard, guard_handle, guard_value};
-use crate::{Context, Error, JobOptions, RestoreFrom, Result, Snapshot, restore_async, save_async};
+use crate::{
+    Context, Error, JobOptions, JobProgressFn, RestoreFrom, Result, Snapshot, restore_async,
+    save_async,
+};
 
 /// As tfckpt_save, in the background; *job_out receives the job. The prefix is then that of
 /// tfckpt_job_prefix.
@@ -81,11 +85,8 @@ pub unsafe extern "C" fn tfckpt_save_async(
             let array = StructArray::new(tensors, num_tensors, "tensors")?;
             let kept = KeptSave::new(&array)?;
             let context = context_or_new(options.context)?;
-            let job = JobOptions {
-                max_host_bytes: options.max_host_bytes,
-                progress: to_report(options.progress, options.user_data),
-                ..JobOptions::new(context)
-            };
+            let report = to_report(options.progress, options.user_data);
+            let job = job_options(context, options.max_host_bytes, report);
             let snapshot = to_snapshot(options.borrow);
             let job = save_async(prefix, kept, &options.to_options()?, snapshot, job)?;
             put(job_out, into_handle(tfckpt_job::new(job)));
@@ -121,11 +122,9 @@ pub unsafe extern "C" fn tfckpt_saver_save_async(
             let save_path = saver.save_path(save_path)?;
             let save_options = options.to_options()?;
             let snapshot = to_snapshot(options.borrow);
-            let mut job = JobOptions {
-                max_host_bytes: options.max_host_bytes,
-                progress: to_report(options.progress, options.user_data),
-                ..JobOptions::new(saver.context(std::ptr::null())?)
-            };
+            let report = to_report(options.progress, options.user_data);
+            let context = saver.context(std::ptr::null())?;
+            let mut job = job_options(context, options.max_host_bytes, report);
             let mut asked = Asked::default();
             let values = saver.values(&mut asked);
             let borrows = values.is_ok() && snapshot == Snapshot::Borrowed;
@@ -214,7 +213,7 @@ pub unsafe extern "C" fn tfckpt_reader_restore_async(
 
 unsafe fn restore_with(
     from: RestoreFrom,
-    context: impl FnOnce(*const tfckpt_context) -> Result<std::sync::Arc<Context>>,
+    context: impl FnOnce(*const tfckpt_context) -> Result<Arc<Context>>,
     tensors: *const tfckpt_tensor,
     num_tensors: usize,
     options: *const tfckpt_restore_options,
@@ -228,15 +227,24 @@ unsafe fn restore_with(
         let restore_options = options.to_options(options.keep_going != 0)?;
         let array = StructArray::new(tensors, num_tensors, "tensors")?;
         refuse_overlaps(&array)?;
-        let job = JobOptions {
-            max_host_bytes: options.max_host_bytes,
-            progress: to_report(options.progress, options.user_data),
-            ..JobOptions::new(context(options.context)?)
-        };
+        let report = to_report(options.progress, options.user_data);
+        let job = job_options(context(options.context)?, options.max_host_bytes, report);
         let kept = KeptRestore::new(&array)?;
         let job = restore_async(from, kept, &restore_options, job)?;
         put(job_out, into_handle(tfckpt_job::new(job)));
         Ok(())
+    }
+}
+
+fn job_options(
+    context: Arc<Context>,
+    max_host_bytes: u64,
+    progress: Option<Box<JobProgressFn>>,
+) -> JobOptions {
+    JobOptions {
+        max_host_bytes,
+        progress,
+        ..JobOptions::new(context)
     }
 }
 

@@ -291,19 +291,22 @@ impl CachedShift {
 mod tests {
     use super::*;
 
+    /// Tensors of these sizes in shard 0, of the first bytes of `memory`.
+    fn tensors<'m>(memory: &'m [u8], sizes: &[usize]) -> Vec<WriteTensor<'m>> {
+        let tensor = |&size: &usize| WriteTensor {
+            shard_id: 0,
+            source: Source::Bytes(SourceSpan::from(&memory[..size])),
+        };
+        sizes.iter().map(tensor).collect()
+    }
+
     /// Tensor, start and length of a part.
     type PartTuple = (u32, u64, u64);
 
     /// Tensors of these sizes in shard 0, cut into chunks of 16 bytes and items of 32.
     fn cut(sizes: &[usize], alignment: u64, check: u64) -> Vec<(u64, Vec<PartTuple>)> {
         let memory = vec![0; 4096];
-        let tensors: Vec<WriteTensor<'_>> = sizes
-            .iter()
-            .map(|&size| WriteTensor {
-                shard_id: 0,
-                source: Source::Bytes(SourceSpan::from(&memory[..size])),
-            })
-            .collect();
+        let tensors = tensors(&memory, sizes);
         let layout = Layout::new(&tensors, alignment).unwrap();
         let cut = Cut {
             chunk: 16,
@@ -357,13 +360,7 @@ mod tests {
     fn checksums_of_ranges_and_tensors_come_from_those_of_parts() {
         let memory: Vec<u8> = (0..100).collect();
         let sizes = [5, 50, 8];
-        let tensors: Vec<WriteTensor<'_>> = sizes
-            .iter()
-            .map(|&size| WriteTensor {
-                shard_id: 0,
-                source: Source::Bytes(SourceSpan::from(&memory[..size])),
-            })
-            .collect();
+        let tensors = tensors(&memory, &sizes);
         let layout = Layout::new(&tensors, 1).unwrap();
         let cut = Cut {
             chunk: 16,

@@ -23,6 +23,10 @@ fn with_sidecar() -> SaveOptions {
     }
 }
 
+fn save_one(prefix: &Path, tensor: &Item, call: &mut Call<'_>) {
+    save(prefix, std::slice::from_ref(tensor), &with_sidecar(), call).unwrap();
+}
+
 fn sidecar(prefix: &Path) -> PathBuf {
     let mut path = prefix.as_os_str().to_owned();
     path.push(".crc32c");
@@ -111,13 +115,7 @@ fn parts_of_a_tensor_are_verified_by_the_chunks_they_lie_in() {
     for num_threads in [1, 4] {
         let context = context(num_threads);
         let mut call = Call::new(&context);
-        save(
-            &prefix,
-            std::slice::from_ref(&tensor),
-            &with_sidecar(),
-            &mut call,
-        )
-        .unwrap();
+        save_one(&prefix, &tensor, &mut call);
         let reader = Reader::open(&prefix).unwrap();
         for (rows, columns) in [
             ((0, 1), (0, 1)),
@@ -236,13 +234,7 @@ fn what_is_not_larger_than_a_chunk_is_read_whole_and_verified() {
     let tensor = item("w", &[MIB as i64], 2);
     let context = context(1);
     let mut call = Call::new(&context);
-    save(
-        &prefix,
-        std::slice::from_ref(&tensor),
-        &with_sidecar(),
-        &mut call,
-    )
-    .unwrap();
+    save_one(&prefix, &tensor, &mut call);
     assert_eq!(std::fs::metadata(sidecar(&prefix)).unwrap().len(), 44);
     let request = Request {
         shape: Shape::new([5]).unwrap(),
