@@ -3,6 +3,10 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
+/// Bytes that are copied at once. glibc copies more than about half a MiB with stores past the cache, which
+/// took 61 instead of 51 ms for 1 GiB (2 threads, EPYC Zen 5, glibc 2.36).
+const STEP: usize = 256 << 10;
+
 /// A range of memory that a save reads, valid for `'a`.
 ///
 /// The bytes may change while they are read: each is copied once into a buffer of the library, and
@@ -68,7 +72,13 @@ impl<'a> SourceSpan<'a> {
         // SAFETY: `part` is readable and has the length of `out`; `out` is borrowed exclusively, so
         // it cannot overlap memory that a caller lent for reading. Afterwards `out` is initialised.
         unsafe {
-            std::ptr::copy_nonoverlapping(part.ptr, out.as_mut_ptr().cast(), part.len);
+            for start in (0..part.len).step_by(STEP) {
+                let (from, to) = (
+                    part.ptr.add(start),
+                    out.as_mut_ptr().cast::<u8>().add(start),
+                );
+                std::ptr::copy_nonoverlapping(from, to, STEP.min(part.len - start));
+            }
             Some(std::slice::from_raw_parts_mut(
                 out.as_mut_ptr().cast(),
                 part.len,
