@@ -10,9 +10,10 @@ use super::error::{TFCKPT_OK, tfckpt_code, tfckpt_error};
 use super::handle::{array, borrow, c_string, check_out, free, into_handle, put, required};
 use super::reader::tfckpt_reader;
 use super::wall::{Poison, guard_handle, guard_value};
-use crate::{Entries, Error, Reader, Result, TensorInfo};
+use crate::{Entries, Error, Reader, TensorInfo};
 
 /// What an index says of one tensor.
+#[derive(Default)]
 pub struct tfckpt_entry {
     info: Option<TensorInfo>,
     /// The key if there is no `info`.
@@ -33,7 +34,8 @@ pub struct tfckpt_entries {
 /// Where an iteration is.
 struct Walk {
     entries: Entries<'static>,
-    current: Option<tfckpt_entry>,
+    /// Filled again and again.
+    current: tfckpt_entry,
 }
 
 /// What the index says of one tensor. *entry_out is the caller's, to be freed with tfckpt_entry_free.
@@ -57,7 +59,12 @@ pub unsafe extern "C" fn tfckpt_reader_find(
             let key: &[u8] = array(key.cast(), key_size, "key")?;
             check_out(entry_out, "entry_out")?;
             let info = reader.reader.find(key)?;
-            put(entry_out, into_handle(tfckpt_entry::new(key, Ok(info))));
+            let mut entry = tfckpt_entry {
+                info: Some(info),
+                ..tfckpt_entry::default()
+            };
+            entry.complete(key, None);
+            put(entry_out, into_handle(entry));
             Ok(())
         })
     }
@@ -83,7 +90,7 @@ pub unsafe extern "C" fn tfckpt_reader_entries(
             let entries = tfckpt_entries {
                 walk: Walk {
                     entries: shared.entries(),
-                    current: None,
+                    current: tfckpt_entry::default(),
                 },
                 poison: Poison::default(),
                 _reader: reader,
@@ -119,11 +126,9 @@ pub unsafe extern "C" fn tfckpt_entries_next(
             let walk = &mut (*entries).walk;
             check_out(entry_out, "entry_out")?;
             put(entry_out, std::ptr::null());
-            let used = walk.current.take().and_then(|entry| entry.info);
-            let memory = used.map(|info| info.key).unwrap_or_default();
-            if let Some((key, info)) = walk.entries.next_into(memory)? {
-                let current = walk.current.insert(tfckpt_entry::new(key, info));
-                put(entry_out, std::ptr::from_ref(current));
+            if let Some((key, damage)) = walk.entries.next_into(&mut walk.current.info)? {
+                walk.current.complete(key, damage);
+                put(entry_out, std::ptr::from_ref(&walk.current));
             }
             Ok(())
         })
@@ -138,24 +143,19 @@ pub unsafe extern "C" fn tfckpt_entries_free(entries: *mut tfckpt_entries) {
 }
 
 impl tfckpt_entry {
-    #[inline(always)]
-    fn new(key: &[u8], info: Result<TensorInfo>) -> Self {
-        let (info, error) = match info {
-            Ok(info) => (Some(info), None),
-            Err(error) => (None, Some(error)),
-        };
-        let slices = info.iter().flat_map(|info| &info.slices);
-        Self {
-            slices: slices.map(|slice| c_string(slice.as_str())).collect(),
-            damaged: match &info {
-                Some(_) => Vec::new(),
-                None => key.to_owned(),
-            },
-            info,
-            code: error
-                .as_ref()
-                .map_or(TFCKPT_OK, |error| error.code() as tfckpt_code),
-            message: error.map(|error: Error| c_string(error.to_string())),
+    /// Sets what goes with `info`, or stands in its place.
+    fn complete(&mut self, key: &[u8], damage: Option<Error>) {
+        self.slices.clear();
+        if let Some(info) = &self.info {
+            let slices = info.slices.iter();
+            self.slices
+                .extend(slices.map(|slice| c_string(slice.as_str())));
+        }
+        (self.code, self.message) = (TFCKPT_OK, None);
+        if let Some(damage) = damage {
+            key.clone_into(&mut self.damaged);
+            self.code = damage.code() as tfckpt_code;
+            self.message = Some(c_string(damage.to_string()));
         }
     }
 }

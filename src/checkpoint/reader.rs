@@ -197,18 +197,24 @@ impl Entries<'_> {
         reason = "the outer result ends the iteration, and the key is lent"
     )]
     pub fn next(&mut self) -> Result<Option<(&[u8], Result<TensorInfo>)>> {
-        self.next_into(Vec::new())
+        let mut info = None;
+        let Some((key, damage)) = self.next_into(&mut info)? else {
+            return Ok(None);
+        };
+        Ok(info.map(Ok).or(damage.map(Err)).map(|info| (key, info)))
     }
 
-    /// As [`next`](Self::next); the key is copied into `memory`, for one who asks for many in turn.
+    /// As [`next`](Self::next), for one who asks for many in turn: a sound entry is put into `info`, whose
+    /// memory is used again, and what is wrong with a damaged one is returned.
     ///
     /// # Errors
     ///
     /// As [`next`](Self::next).
     pub(crate) fn next_into(
         &mut self,
-        mut memory: Vec<u8>,
-    ) -> Result<Option<(&[u8], Result<TensorInfo>)>> {
+        info: &mut Option<TensorInfo>,
+    ) -> Result<Option<(&[u8], Option<Error>)>> {
+        let mut memory = info.take().map(|info| info.key).unwrap_or_default();
         let listing = match &mut self.0 {
             Place::V2(listing) => listing,
             Place::V1(reader, last) => {
@@ -216,17 +222,19 @@ impl Entries<'_> {
                     return Ok(None);
                 };
                 *last = Some(name.to_owned());
-                let info = tensor.and_then(|tensor| TensorInfo::of_v1(name, tensor));
-                return Ok(Some((name, info)));
+                let found = tensor.and_then(|tensor| TensorInfo::of_v1(name, tensor));
+                let damage = found.map(|found| *info = Some(found)).err();
+                return Ok(Some((name, damage)));
             }
         };
         match listing.next()? {
             None => Ok(None),
-            Some((key, Err(error))) => Ok(Some((key, Err(error)))),
+            Some((key, Err(damage))) => Ok(Some((key, Some(damage)))),
             Some((key, Ok(entry))) => {
                 memory.clear();
                 memory.extend_from_slice(key);
-                Ok(Some((key, Ok(TensorInfo::new(memory, entry)))))
+                *info = Some(TensorInfo::new(memory, entry));
+                Ok(Some((key, None)))
             }
         }
     }
