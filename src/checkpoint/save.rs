@@ -194,6 +194,7 @@ impl Request<'_> {
                 mut files,
                 crcs,
                 ranges,
+                durable,
             } = written.map_err(|error| with_key_of(error, tensors))?;
             call.monitor().reach(Stage::Copied);
 
@@ -214,7 +215,11 @@ impl Request<'_> {
 
             call.progress.report()?;
             let layout = FileLayout::v2(&super::v2_data_files);
-            self.publish_as(prefix, layout, files, commit, prefix, call)
+            self.publish_as(prefix, layout, files, commit, prefix, call)?;
+            if let Some(durable) = durable {
+                durable.end();
+            }
+            Ok(())
         };
         let saved = write();
         if saved.is_err() && made_folder {

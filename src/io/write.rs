@@ -263,6 +263,11 @@ impl TempFile {
         self.file().is_ok_and(|file| self.direct.enable(file))
     }
 
+    /// The number of the mounted file system that it is on.
+    pub fn device(&self) -> Option<u64> {
+        Some(self.file().ok()?.metadata().ok()?.dev())
+    }
+
     /// Bytes that went past the page cache.
     pub fn bytes_past_cache(&self) -> u64 {
         self.direct.bytes()

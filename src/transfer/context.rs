@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::budget::{self, Budget, Reservation};
-use super::cold::Mounts;
+use super::mounts::Mounts;
 use super::{Monitor, Progress, Stats};
 use crate::error::Result;
 
@@ -69,7 +69,7 @@ impl Context {
         self.num_storage_threads
     }
 
-    /// What was learned of the mounts that were read from.
+    /// What was learned of the mounts that files were on.
     pub(super) fn mounts(&self) -> &Mounts {
         &self.mounts
     }

@@ -17,6 +17,7 @@ mod context;
 mod deliver;
 mod fill;
 mod monitor;
+mod mounts;
 pub mod pipeline;
 mod progress;
 pub mod read;

@@ -18,9 +18,10 @@ use parking_lot::Mutex;
 
 use super::budget::{Budget, Reservation, check_limit};
 use super::fill::{Chunk, fill};
+use super::mounts::DurableWrite;
 use super::pipeline::{self, Shared};
 use super::write::{
-    Layout, OpenFiles, Source, WriteOptions, WriteRun, WriteTensor, Written, bypass_cache,
+    Layout, OpenFiles, Source, WriteOptions, WriteRun, WriteTensor, Written, begin_durable,
 };
 use super::write_plan::{Cut, Item, WritePlan, plan};
 use super::{CHUNK, Call, Stage};
@@ -77,7 +78,8 @@ pub(super) fn execute(
     }
 
     let files = open(call)?;
-    let past_cache = bypass_cache(&files, options, total);
+    let durable = begin_durable(call, &files, options, total);
+    let past_cache = durable.as_ref().is_some_and(DurableWrite::past_cache);
     let run = WriteRun::new(&plan, layout, &files, options.will_sync && !past_cache);
     if !is_copied {
         // What others have given back meanwhile.
@@ -99,7 +101,7 @@ pub(super) fn execute(
         |(), _, shared| slots.drain_one(&run, shared).map(|_| ()),
     )?;
     run.finish(call, threads);
-    Ok(Written::new(files, &plan, tensors.len(), options))
+    Ok(Written::new(files, &plan, tensors.len(), options, durable))
 }
 
 /// Copies the items of a plan.

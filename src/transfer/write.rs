@@ -9,6 +9,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fill::{Chunk, fill};
+use super::mounts::DurableWrite;
 use super::pipeline::{self, Shared};
 use super::write_plan::{Cut, WritePlan, plan};
 pub use super::write_plan::{Layout, RangeSums, Source, WriteTensor};
@@ -42,6 +43,8 @@ pub struct Written {
     pub crcs: Vec<u32>,
     /// Of the tensors that have more than one range; those of strings have none.
     pub ranges: Vec<RangeSums>,
+    /// To be [ended](DurableWrite::end) when the files are on disk.
+    pub durable: Option<DurableWrite>,
 }
 
 /// Makes the data files, one per shard: called once, before the first byte is written.
@@ -65,7 +68,8 @@ pub fn execute(
     }
     let total: u64 = layout.shard_sizes.iter().sum();
     let files = open(call)?;
-    let past_cache = bypass_cache(&files, options, total);
+    let durable = begin_durable(call, &files, options, total);
+    let past_cache = durable.as_ref().is_some_and(DurableWrite::past_cache);
     let (threads, chunk) = match past_cache {
         true => (call.context.num_storage_threads(), DIRECT_CHUNK),
         false => (call.context.num_threads(), CHUNK),
@@ -103,7 +107,7 @@ pub fn execute(
         },
     )?;
     run.finish(call, admission.num_threads);
-    Ok(Written::new(files, &plan, tensors.len(), options))
+    Ok(Written::new(files, &plan, tensors.len(), options, durable))
 }
 
 impl Written {
@@ -113,6 +117,7 @@ impl Written {
         plan: &WritePlan,
         num_tensors: usize,
         options: &WriteOptions,
+        durable: Option<DurableWrite>,
     ) -> Self {
         let ranges = match options.check {
             0 => Vec::new(),
@@ -122,17 +127,28 @@ impl Written {
             files,
             crcs: plan.combine(num_tensors),
             ranges,
+            durable,
         }
     }
 }
 
-/// Has the files written past the page cache if that is of use and can be done. Returns whether.
-pub(super) fn bypass_cache(files: &[TempFile], options: &WriteOptions, total: u64) -> bool {
-    let mut past_cache = options.will_sync && total >= DIRECT_TOTAL;
+/// Begins to write a save that will be synced, if it is large: past the page cache or through it, whichever
+/// is known to be faster on the mount.
+pub(super) fn begin_durable(
+    call: &Call<'_>,
+    files: &[TempFile],
+    options: &WriteOptions,
+    total: u64,
+) -> Option<DurableWrite> {
+    if !options.will_sync || total < DIRECT_TOTAL {
+        return None;
+    }
+    let mount = call.context.mounts().of(files.first()?.device()?);
+    let mut past_cache = mount.writes_direct();
     for file in files {
         past_cache = past_cache && file.bypass_cache();
     }
-    past_cache
+    Some(DurableWrite::begin(mount, past_cache, total))
 }
 
 /// The chunks that fit a buffer: the largest power of two.
