@@ -107,7 +107,7 @@ def _blocked(scene: _Scene) -> None:
         label = f"memcpy, {counted(s.threads)}"
         contenders.append(Contender(label, REFERENCE, run, check, setting=f"{s}, warm memory", threads=s.threads))
     outcome = Outcome(MEDIUM.name, "time blocked by a save", MEDIUM.size, MEDIUM.num_tensors)
-    stage.measure(outcome, contenders)
+    stage.measure(outcome, contenders, short=True)
     for threads in reversed(THREADS):
         stage.find(at_most(JOBS, outcome, outcome.ours(threads), outcome.labelled(f"memcpy, {counted(threads)}"), 1.15))
 

@@ -8,12 +8,16 @@ import resource
 import time
 from pathlib import Path
 
+LARGEST_ORDER = 10
+"""Of a free block of x86-64's memory, as a power of two of pages."""
+
 
 def describe(directory: Path) -> list[tuple[str, str]]:
     """The machine, without names or paths of its own."""
     return [
         ("CPU", f"{_cpu_model()}, {cores()} cores" + (" (virtual machine)" if _is_virtual() else "")),
         ("Memory", f"{memory('MemTotal') / 2**30:.1f} GiB, transparent huge pages: {_huge_pages()}"),
+        ("Free page reporting", _page_reporting()),
         ("Kernel", f"{platform.system()} {platform.release()}"),
         ("Filesystem", _filesystem(directory)),
         ("Python", platform.python_version()),
@@ -31,6 +35,15 @@ def memory(field: str) -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def _page_reporting() -> str:
+    """Whether the host is told of free memory, and takes its time to give it back."""
+    order = Path("/sys/module/page_reporting/parameters/page_reporting_order")
+    if not order.exists():
+        return "none"
+    value = int(order.read_text())
+    return "off" if value > LARGEST_ORDER else f"**on**, blocks of 2^{value} pages and more: see README.md"
 
 
 def _cpu_field(name: str) -> str:
