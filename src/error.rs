@@ -129,6 +129,7 @@ impl Error {
         out_of_range => OutOfRange,
         unimplemented => Unimplemented,
         internal => Internal,
+        unavailable => Unavailable,
         resource_exhausted => ResourceExhausted,
         data_loss => DataLoss,
     }

@@ -49,6 +49,8 @@ pub mod capi;
 pub(crate) mod checkpoint;
 pub(crate) mod checksum;
 pub(crate) mod coding;
+#[doc(hidden)]
+pub mod device;
 pub(crate) mod dtype;
 pub(crate) mod error;
 pub(crate) mod io;
@@ -73,6 +75,7 @@ pub use checkpoint::{
     View, ViewOptions, checkpoint_exists, get_checkpoint_mtimes, latest_checkpoint, merge,
     remove_checkpoint, restore_async, save, save_async, save_shard, update_checkpoint_state,
 };
+pub use device::DeviceSpan;
 pub use dtype::DType;
 pub use error::{Code, Error, Result};
 pub use memory::{Buffer, DestSpan, SourceSpan};
