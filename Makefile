@@ -55,7 +55,7 @@ demo-tools:
 
 ##@ Test
 .PHONY: test
-test: tools lint test-rust build test-abi test-c test-interop ## run every check; what CI runs
+test: tools lint test-rust build test-abi test-c test-fake-cuda test-cuda test-interop test-gpu-tools ## run every check; what CI runs
 	@echo
 	@echo "All checks passed."
 
@@ -85,10 +85,39 @@ abi-update: build ## write the struct layouts down anew: a change of the ABI
 test-c: build ## C99 and C++17 programs
 	tests/c/run.sh include "$(RELEASE)" build/c
 
+.PHONY: test-fake-cuda
+test-fake-cuda: ## the fake CUDA driver's own tests; leaves it in build/fake_cuda
+	tests/fake_cuda/run.sh build/fake_cuda
+
+.PHONY: test-cuda
+test-cuda: build ## transfers from and to GPUs, on a fake driver
+	tests/cuda/run.sh include "$(RELEASE)" build/cuda
+
+.PHONY: test-cuda-real
+test-cuda-real: build ## the same programs on the machine's own driver and GPUs
+	tests/cuda/run.sh include "$(RELEASE)" build/cuda-real real
+
 .PHONY: test-interop
 test-interop: build ## against real TensorFlow, both ways
 	scripts/venv.sh build/venv tests/interop/requirements.txt
 	TFCKPT_LIBRARY="$(abspath $(LIBRARY))" build/venv/bin/python -m pytest -q -o cache_dir="$(CURDIR)/build/pytest" tests/interop
+
+.PHONY: test-gpu-tools
+test-gpu-tools: build ## what runs on a machine with a GPU, on the fake driver and small
+	scripts/venv.sh build/venv tests/interop/requirements.txt
+	tests/fake_cuda/build.sh build/fake_cuda
+	TFCKPT_TEST_GPU=fake GPU_STEPS="interop bench" PYTHON="$(CURDIR)/build/venv/bin/python" LIB_DIR="$(RELEASE)" \
+	    FAKE_DIR=build/fake_cuda tests/gpu/run.sh build/gpu
+	build/venv/bin/python benches/gpu/render.py build/gpu/bench.json >build/gpu/bench.md
+
+##@ On a machine with a GPU
+.PHONY: gpu-bundle
+gpu-bundle: build ## everything that tests/gpu/run.sh needs where there is a GPU but no Rust: build/gpu-bundle
+	scripts/gpu-bundle.sh "$(RELEASE)" "$(or $(CARGO_TARGET_DIR),target)" build/gpu-bundle
+
+.PHONY: test-gpu
+test-gpu: ## run the bundle here, on the real driver; results in build/gpu
+	build/gpu-bundle/tests/gpu/run.sh build/gpu
 
 ##@ Heavier checks
 .PHONY: sanitize

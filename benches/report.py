@@ -15,6 +15,9 @@ Row = list[str]
 WEIGHED = Path(__file__).resolve().parent / "WEIGHED.md"
 """What was tried by hand; part of RESULTS.md."""
 
+GPU = Path(__file__).resolve().parent / "GPU.md"
+"""What was measured where there is a GPU: benches/gpu/render.py writes it; part of RESULTS.md."""
+
 MANY = 10_000
 """Tensors from which on the cost per tensor counts: rates are then given in tensors, too."""
 
@@ -129,7 +132,7 @@ def whole(
         for curve in growth:
             parts += [f"### {curve.title}", growth_table(curve)]
     if full:
-        parts.append(WEIGHED.read_text().rstrip())
+        parts += [GPU.read_text().rstrip(), WEIGHED.read_text().rstrip()]
     if full and sweeps:
         parts += ["## Reference kernels, every setting", "As swept before the rounds; see README.md."]
         for sweep in sweeps:

@@ -16,6 +16,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "interop"))
 from tfckpt_abi import (  # noqa: E402
     SIGNATURES,
     CContextOptions,
+    CCudaDevice,
+    CCudaDriver,
     CMergeOptions,
     CRestoreOptions,
     CSaveOptions,
@@ -24,6 +26,9 @@ from tfckpt_abi import (  # noqa: E402
 )
 
 from workloads import Workload  # noqa: E402
+
+CUDA = 2
+"""TFCKPT_DEVICE_CUDA."""
 
 VERIFY_FULL, VERIFY_FETCHED, VERIFY_NONE = 0, 1, 2
 DTYPES = {"float32": 1, "bfloat16": 14, "strings": 7}
@@ -35,6 +40,8 @@ _INIT = {
     CSaveOptions: "tfckpt_save_options_init",
     CRestoreOptions: "tfckpt_restore_options_init",
     CMergeOptions: "tfckpt_merge_options_init",
+    CCudaDriver: "tfckpt_cuda_driver_init",
+    CCudaDevice: "tfckpt_cuda_device_init",
 }
 
 # Of functions that a library may lack: these are looked for by name.
@@ -111,6 +118,11 @@ class TensorArray:
         buffers = [ctypes.create_string_buffer(text.encode()) for text in texts]
         self._texts.append(buffers)
         self.records[field] = [ctypes.addressof(buffer) for buffer in buffers]
+
+    def on_device(self, number: int, stream: int = 0) -> TensorArray:
+        """The same in a GPU's memory, which is where `data` points to."""
+        self.records["device_type"], self.records["device_id"], self.records["stream"] = CUDA, number, stream
+        return self
 
     def part(self, start: int, stop: int) -> TensorArray:
         """Some of them, sharing what they point to."""

@@ -243,6 +243,16 @@ size_t tfckpt_dtype_size(int32_t dtype);
 #define TFCKPT_DEVICE_HOST 0  /* A tensor in host memory, as tfckpt_tensor.device_type. 1,
                                * DLPack's kDLCPU, means the same. */
 
+#define TFCKPT_DEVICE_CUDA 2  /* A tensor in the memory of a CUDA device, as
+                               * tfckpt_tensor.device_type: DLPack's kDLCUDA. data is then a
+                               * device pointer, of cudaMalloc, a pool, or whatever the driver
+                               * knows, managed memory included, and a multiple of the size of an
+                               * element. */
+
+#define TFCKPT_TENSOR_UNORDERED 1  /* In tfckpt_tensor.flags, of a tensor in device memory: it is
+                                    * not ordered with any stream. Nothing that the device has
+                                    * still to do may concern its memory when the call is made. */
+
 /** One element of a DT_STRING tensor to be saved. */
 typedef struct tfckpt_string {
   const void *data;  /* Its bytes, not NUL-terminated; NULL is accepted if size is 0. */
@@ -264,15 +274,22 @@ typedef struct tfckpt_tensor {
                                   * for a restore the address of a tfckpt_strings *, which is set
                                   * on success and then the caller's. */
   size_t         size;           /* Exact size of what data points to in bytes. */
-  int32_t        device_type;    /* TFCKPT_DEVICE_HOST. */
-  int32_t        device_id;      /* Number of the device; 0 for the host. */
-  const char    *device_name;    /* TensorFlow's device string, such as "/device:CPU:1", or NULL.
-                                  * Decides the data file in a save with shard_by_device. */
+  int32_t        device_type;    /* TFCKPT_DEVICE_*. */
+  int32_t        device_id;      /* Number of the device, as CUDA counts those that the process
+                                  * sees; 0 for the host. */
+  const char    *device_name;    /* TensorFlow's device string, such as "/device:CPU:1"; NULL =
+                                  * none for host memory and "/device:GPU:<device_id>" for that
+                                  * of a device. Decides the data file in a save with
+                                  * shard_by_device. */
   const char    *slice_spec;     /* TensorFlow's shape_and_slice, such as "4 6 0,2:-" for the
                                   * first two rows of a tensor of shape [4,6]; shape is then that
                                   * of the slice. NULL or "" for a whole tensor. */
-  void          *stream;         /* NULL for host memory. */
-  uint32_t       flags;          /* 0. */
+  void          *stream;         /* Of a tensor in device memory: the CUstream or cudaStream_t
+                                  * that the tensor is used on; NULL and 1 = the legacy default
+                                  * stream, 2 = the calling thread's. The call's copies come
+                                  * after what was enqueued on it before the call. NULL for host
+                                  * memory. */
+  uint32_t       flags;          /* 0 or TFCKPT_TENSOR_UNORDERED. */
   const char    *variable_name;  /* Name of the variable, if it differs from the key; NULL
                                   * otherwise. */
 } tfckpt_tensor;
@@ -356,8 +373,20 @@ typedef struct tfckpt_stats {
                                        * part was read unverified although there is a sidecar. It
                                        * is damaged, or of another save, or does not list the
                                        * piece; tfckpt_reader_verify tells which. */
+  uint64_t bytes_device;              /* Bytes copied from or to devices. */
+  uint64_t device_wait_ns;            /* Nanoseconds that the threads have waited for copies from
+                                       * and to devices, all together; what is left of elapsed_ns
+                                       * times num_threads they were reading, writing and
+                                       * checking. */
+  uint64_t num_slots;                 /* Page-locked buffers that the call had for copies from
+                                       * and to devices. */
+  uint64_t num_retries;               /* Page-locked buffers that it could not have, and did
+                                       * without. */
+  uint64_t peak_pinned_bytes;         /* Most bytes of page-locked buffers that the call held at
+                                       * once; of peak_host_bytes. */
 } tfckpt_stats;
-#define TFCKPT_STATS_INIT { sizeof(tfckpt_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define TFCKPT_STATS_INIT { sizeof(tfckpt_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+    0, 0, 0 }
 
 /** Sets *stats to zeros; struct_size is sizeof(tfckpt_stats). */
 TFCKPT_MUST_USE tfckpt_code tfckpt_stats_init(tfckpt_stats *stats, size_t struct_size);
@@ -414,9 +443,15 @@ typedef struct tfckpt_save_options {
                                                * tensors within the budget before it returns. Not
                                                * 0: it returns at once, and the tensors must not
                                                * change until tfckpt_job_wait_snapshot says so. */
+  int32_t               device_snapshot;      /* Of a job only. Not 0: tensors in device memory
+                                               * are copied within their device, if it has room
+                                               * for all of them, and the call does not wait for
+                                               * that: tfckpt_job_snapshot_stream_wait orders the
+                                               * stream that changes them. The copies go when the
+                                               * job ends. Without room it is as if this were 0. */
 } tfckpt_save_options;
 #define TFCKPT_SAVE_OPTIONS_INIT { sizeof(tfckpt_save_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-    0, 0, 0, 0, 0 }
+    0, 0, 0, 0, 0, 0 }
 
 /** Sets *options to the default; struct_size is sizeof(tfckpt_save_options). */
 TFCKPT_MUST_USE tfckpt_code
@@ -489,9 +524,18 @@ typedef struct tfckpt_restore_options {
                                                 * others. */
   int32_t               keep_going;            /* Non-zero: as if codes_out were given, for a
                                                 * job, whose codes are fetched afterwards. */
+  int32_t               strict;                /* Non-zero: a tensor is verified before its first
+                                                * byte goes to a device, for which large ones are
+                                                * read twice. Otherwise a checksum that differs
+                                                * leaves device memory with anything, as it does
+                                                * host memory. */
+  int32_t               stream_ordered;        /* Non-zero: the call returns when the copies to
+                                                * devices are enqueued; what is enqueued on the
+                                                * tensors' streams afterwards comes after them.
+                                                * Must be 0 for a job. */
 } tfckpt_restore_options;
-#define TFCKPT_RESTORE_OPTIONS_INIT { sizeof(tfckpt_restore_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
-    }
+#define TFCKPT_RESTORE_OPTIONS_INIT { sizeof(tfckpt_restore_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+    0, 0, 0 }
 
 /** Sets *options to the default; struct_size is sizeof(tfckpt_restore_options). */
 TFCKPT_MUST_USE tfckpt_code
@@ -654,31 +698,41 @@ tfckpt_merge(const char *const *parts, size_t num_parts, const char *prefix,
 
 /** How a context is made. All zeros is the default. */
 typedef struct tfckpt_context_options {
-  size_t   struct_size;     /* sizeof(tfckpt_context_options) */
-  uint64_t max_host_bytes;  /* Most bytes that the library holds for all calls on the context
-                             * together, beyond the caller's memory and what it hands to the
-                             * caller; 0 = 64 MiB, the least is 2 MiB. A call waits until what it
-                             * needs is free. For a job that copies the tensors of a save: their
-                             * size, 2 MiB for each data file and thread, 6 MiB for each tensor
-                             * of strings, and 1 MiB more, let it copy all before it writes. */
-  uint32_t num_threads;     /* Threads of a call, the calling one included; 0 = one per core that
-                             * the process may use, at most 16. */
+  size_t       struct_size;        /* sizeof(tfckpt_context_options) */
+  uint64_t     max_host_bytes;     /* Most bytes that the library holds for all calls on the
+                                    * context together, beyond the caller's memory and what it
+                                    * hands to the caller; 0 = 64 MiB, and 256 MiB from when a
+                                    * device first takes part; the least is 2 MiB, and 2 MiB for
+                                    * each device that takes part with 1 MiB more. A call waits
+                                    * until what it needs is free. For a job that copies the
+                                    * tensors of a save: their size, 2 MiB for each data file and
+                                    * thread, 6 MiB for each tensor of strings, and 1 MiB more,
+                                    * let it copy all before it writes. */
+  uint32_t     num_threads;        /* Threads of a call, the calling one included; 0 = one per
+                                    * core that the process may use, at most 16. */
+  void *const *cuda_contexts;      /* CUcontexts to be used in place of their devices' primary
+                                    * ones, num_cuda_contexts of them. They must live as long as
+                                    * the context and what was made with it. */
+  size_t       num_cuda_contexts;  /* Number of them. */
 } tfckpt_context_options;
-#define TFCKPT_CONTEXT_OPTIONS_INIT { sizeof(tfckpt_context_options), 0, 0 }
+#define TFCKPT_CONTEXT_OPTIONS_INIT { sizeof(tfckpt_context_options), 0, 0, 0, 0 }
 
 /** Sets *options to the default; struct_size is sizeof(tfckpt_context_options). */
 TFCKPT_MUST_USE tfckpt_code
 tfckpt_context_options_init(tfckpt_context_options *options, size_t struct_size);
 
-/** Makes a context. options may be NULL. INVALID_ARGUMENT for a budget below the minimum. */
+/**
+ * Makes a context. options may be NULL. INVALID_ARGUMENT for a budget below the minimum;
+ * UNAVAILABLE for cuda_contexts without a driver.
+ */
 TFCKPT_MUST_USE tfckpt_code
 tfckpt_context_new(const tfckpt_context_options *options, tfckpt_context **context_out,
                    tfckpt_error **error_out);
 
 /**
- * Frees the memory that the context keeps for the copies of jobs. It is kept because fresh memory
- * costs more than a copy into it; it counts against max_host_bytes, and goes by itself when other
- * calls on the context need it. NULL is accepted.
+ * Frees the memory that the context keeps for the copies of jobs, and for copies from and to
+ * devices. It is kept because fresh memory costs more than a copy into it; it counts against
+ * max_host_bytes, and goes by itself when other calls on the context need it. NULL is accepted.
  */
 void tfckpt_context_trim(const tfckpt_context *context);
 
@@ -716,6 +770,109 @@ size_t tfckpt_buffer_size(const tfckpt_buffer *buffer);
 
 /** Frees a buffer; nothing may use its bytes any more. NULL is accepted. */
 void tfckpt_buffer_free(tfckpt_buffer *buffer);
+
+/* =================================================================================================
+ * GPUs
+ * =================================================================================================
+ *
+ * A tensor of any save or restore may be in the memory of a CUDA device: device_type
+ * TFCKPT_DEVICE_CUDA, its number in device_id, a device pointer in data. The library loads NVIDIA's
+ * driver when it is first needed; without one everything else works, and tensors on devices are
+ * UNAVAILABLE.
+ *
+ *     tensor.device_type = TFCKPT_DEVICE_CUDA;
+ *     tensor.device_id = 0;
+ *     tensor.data = device_pointer;
+ *     tensor.stream = stream;        // NULL: the legacy default stream.
+ *
+ * Order. The copies of a call come after what was enqueued on the tensors' streams before it, and
+ * have run when it returns; with stream_ordered in the options of a restore it returns earlier, and
+ * what is enqueued on those streams afterwards comes after the copies. Memory of a pool is valid on
+ * other streams only behind its allocation, so say on which stream it was allocated. A call waits
+ * for its own copies, so a stream that waits for something that the caller does only after the call
+ * has returned blocks it for ever: give such tensors TFCKPT_TENSOR_UNORDERED, or use a job. A
+ * stream that is being captured into a graph is FAILED_PRECONDITION.
+ *
+ * Memory. Bytes pass through page-locked buffers, at most 128 MiB for a device, within
+ * max_host_bytes: a budget must hold 2 MiB for each device that takes part and 1 MiB more, and the
+ * default is 256 MiB once a device takes part. The buffers are kept in the context, as making them
+ * takes longer than using them; tfckpt_context_trim frees them. So give calls a context: one that
+ * is made for a call frees its buffers at the end, and that waits for everything that the device
+ * has to do. Device memory of the library's own is not needed.
+ *
+ * Guest. The library uses each device's primary context, as the CUDA runtime does, and holds it as
+ * long as the context of the library lives in which a call has used the device. After every call
+ * the thread's current context is what it was, and a capture on another thread goes on. Nothing is
+ * freed when the process exits, and a child that was forked after CUDA was used gets
+ * FAILED_PRECONDITION.
+ *
+ * Errors of the driver have its number and name in their message: RESOURCE_EXHAUSTED for memory,
+ * INVALID_ARGUMENT for a pointer or stream that is not the device's, INTERNAL for what is wrong
+ * with the device. Then what the call restored on that device is undefined.
+ */
+
+/** What NVIDIA's driver is. */
+typedef struct tfckpt_cuda_driver {
+  size_t  struct_size;       /* sizeof(tfckpt_cuda_driver); set by the caller. */
+  int32_t version;           /* The newest CUDA that the driver supports, as CUDA counts: 13040
+                              * is CUDA 13.4. */
+  int32_t num_devices;       /* Number of devices, as the environment lets the process see them. */
+  int32_t has_batch_copies;  /* 1 if it enqueues many copies with one call, otherwise 0. */
+} tfckpt_cuda_driver;
+#define TFCKPT_CUDA_DRIVER_INIT { sizeof(tfckpt_cuda_driver), 0, 0, 0 }
+
+/** What a device is. What is supported is 1 or 0. */
+typedef struct tfckpt_cuda_device {
+  size_t      struct_size;                 /* sizeof(tfckpt_cuda_device); set by the caller. */
+  const char *name;                        /* As the driver calls it. It lives as long as the
+                                            * process. */
+  uint64_t    total_memory;                /* Bytes of memory. */
+  int32_t     compute_major;               /* Major version of its compute capability. */
+  int32_t     compute_minor;               /* Minor version of its compute capability. */
+  int32_t     num_copy_engines;            /* Copies that run at the same time, beside kernels. */
+  int32_t     numa_node;                   /* The host's NUMA node that is closest; negative if
+                                            * the driver does not say. */
+  int32_t     reads_pageable_memory;       /* It reads the host's ordinary memory by itself. */
+  int32_t     registers_host_memory;       /* The host's memory can be page-locked after it was
+                                            * allocated. */
+  int32_t     registers_read_only_memory;  /* That can be done for memory that may only be read. */
+  int32_t     has_memory_pools;            /* Memory can be allocated in the order of a stream. */
+  int32_t     has_direct_access;           /* Other devices reach its memory over the bus. */
+} tfckpt_cuda_device;
+#define TFCKPT_CUDA_DEVICE_INIT { sizeof(tfckpt_cuda_device), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/** Sets *driver to zeros; struct_size is sizeof(tfckpt_cuda_driver). */
+TFCKPT_MUST_USE tfckpt_code tfckpt_cuda_driver_init(tfckpt_cuda_driver *driver, size_t struct_size);
+
+/** Sets *device to zeros; struct_size is sizeof(tfckpt_cuda_device). */
+TFCKPT_MUST_USE tfckpt_code tfckpt_cuda_device_init(tfckpt_cuda_device *device, size_t struct_size);
+
+/**
+ * Whether tensors may be on CUDA devices: TFCKPT_OK, or why not. Loads the driver, but touches no
+ * device.
+ *
+ * Errors: UNAVAILABLE: there is no driver, no device, only a toolkit's stub of the driver, or the
+ * driver is too old; FAILED_PRECONDITION in a process that was forked after CUDA was used.
+ */
+TFCKPT_MUST_USE tfckpt_code tfckpt_cuda_available(tfckpt_error **error_out);
+
+/**
+ * Fills *driver.
+ *
+ * Errors: As tfckpt_cuda_available.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_cuda_describe(tfckpt_cuda_driver *driver, tfckpt_error **error_out);
+
+/**
+ * Fills *device with what is known of the device with number device_id. Does not make a context on
+ * it.
+ *
+ * Errors: INVALID_ARGUMENT if there is no such device; as tfckpt_cuda_available.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_cuda_describe_device(int32_t device_id, tfckpt_cuda_device *device,
+                            tfckpt_error **error_out);
 
 /* =================================================================================================
  * Reader
@@ -1354,9 +1511,11 @@ typedef struct tfckpt_saver_save_options {
                                           * tfckpt_job_stats has its figures. */
   int32_t            borrow;             /* As in tfckpt_save_options, for
                                           * tfckpt_saver_save_async. */
+  int32_t            device_snapshot;    /* As in tfckpt_save_options, for
+                                          * tfckpt_saver_save_async. */
 } tfckpt_saver_save_options;
 #define TFCKPT_SAVER_SAVE_OPTIONS_INIT { sizeof(tfckpt_saver_save_options), 0, 0, 0, 0, 0, 0, 0, \
-    0, 0, 0, 0, 0 }
+    0, 0, 0, 0, 0, 0 }
 
 /** Sets *options to the default; struct_size is sizeof(tfckpt_saver_save_options). */
 TFCKPT_MUST_USE tfckpt_code
@@ -1594,6 +1753,33 @@ tfckpt_job_wait_tensor(const tfckpt_job *job, size_t i, int64_t timeout_ns,
                        tfckpt_error **error_out);
 
 /**
+ * Lets a stream wait until the tensors of a save may change again: what is enqueued on it
+ * afterwards may write to those of the stream's device. stream is a CUstream or cudaStream_t of
+ * device device_id; NULL and 1 the legacy default stream, 2 the calling thread's. With
+ * device_snapshot, and room for it, this returns at once; otherwise as tfckpt_job_wait_snapshot
+ * does, which waits on the host.
+ *
+ * Errors: INVALID_ARGUMENT for a stream of another device; FAILED_PRECONDITION for a stream that is
+ * being captured into a graph; UNAVAILABLE without a device.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_job_snapshot_stream_wait(const tfckpt_job *job, int32_t device_id, void *stream,
+                                tfckpt_error **error_out);
+
+/**
+ * Lets a stream wait for tensor i of a restore to device memory: what is enqueued on it afterwards
+ * finds the tensor complete. stream is of the tensor's device: a CUstream or cudaStream_t, NULL and
+ * 1 the legacy default stream, 2 the calling thread's. The call itself blocks until the tensor's
+ * copies are enqueued and its checksum is known, and returns what came of it; it then does not wait
+ * for the copies. For a tensor in host memory it is tfckpt_job_wait_tensor.
+ *
+ * Errors: The tensor's; INVALID_ARGUMENT if the job restores no such tensor, or for a stream of
+ * another device; FAILED_PRECONDITION for a stream that is being captured into a graph.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_job_stream_wait(const tfckpt_job *job, size_t i, void *stream, tfckpt_error **error_out);
+
+/**
  * Asks the job to stop, which it does within a chunk of data: it then ends with TFCKPT_CANCELLED,
  * and nothing new is visible on disk. A job that has published its checkpoint is done. NULL is
  * accepted.
@@ -1640,6 +1826,158 @@ tfckpt_job_codes(const tfckpt_job *job, tfckpt_code *codes_out, size_t num_codes
  * accepted.
  */
 void tfckpt_job_free(tfckpt_job *job);
+
+/* =================================================================================================
+ * DLPack
+ * =================================================================================================
+ *
+ * Tensors to and from other libraries, as DLPack's DLManagedTensorVersioned: the struct that
+ * PyTorch, JAX, CuPy and NumPy exchange. This header names it only; whoever looks inside includes
+ * dlpack.h, before or after this one.
+ *
+ * In: tfckpt_tensor_from_dlpack describes a tensor of another library's to a save or restore, which
+ * borrows it.
+ *
+ * Out: tfckpt_reader_restore_dlpack restores tensors into memory that it allocates, on the host and
+ * on GPUs. Data types and shapes come from the checkpoint.
+ *
+ *     tfckpt_dlpack_request request = TFCKPT_DLPACK_REQUEST_INIT;
+ *     request.key = "dense/kernel";
+ *     request.key_size = strlen(request.key);
+ *     request.device_type = TFCKPT_DEVICE_CUDA;
+ *
+ *     struct DLManagedTensorVersioned *kernel = NULL;
+ *     tfckpt_reader_restore_dlpack(reader, &request, 1, NULL, &kernel, NULL, &error);
+ *     // ... kernel->dl_tensor ...
+ *     kernel->deleter(kernel);
+ *
+ * Ownership. Each tensor is the caller's, who calls its deleter once: on any thread, whatever CUDA
+ * context is current there, and also when reader and context are gone. Tensors share allocations;
+ * the memory of one goes back when the last tensor in it is deleted. max_slab_size says how many
+ * share one.
+ *
+ * What is handed out begins at a multiple of 256 bytes, is contiguous with its strides given, has
+ * byte_offset 0, and NULL for data if it has no elements. 2- and 4-bit types take a byte for each
+ * element, as in checkpoints, which a flag says. Tensors of strings, variants and quantized types
+ * have no form in DLPack: UNIMPLEMENTED.
+ *
+ * Memory of the library's own on a GPU is invisible to the figures of the engine around it, and
+ * freeing it waits for the device. With alloc and free it is the engine's, such as that of torch's
+ * caching_allocator_alloc.
+ */
+
+/* DLPack's own, from dlpack.h. */
+struct DLManagedTensorVersioned;
+
+/**
+ * Sets dtype, rank, shape, data, size, device_type and device_id of *tensor to those of *managed;
+ * the other fields stay, so that tensor is set up before, and gets its key. shape and data are
+ * borrowed: managed must live as long as tensor is used. A for_restore that is not 0 refuses a
+ * tensor that is read-only.
+ *
+ * Memory of the host, page-locked or not, is taken as TFCKPT_DEVICE_HOST; that of CUDA devices,
+ * managed or not, as TFCKPT_DEVICE_CUDA.
+ *
+ * Errors: INVALID_ARGUMENT for a tensor that is not contiguous, row-major, or is read-only, or
+ * contradicts itself; UNIMPLEMENTED for a version, kind of device or data type that is unknown
+ * here. 2- and 4-bit types must have a byte for each element, and say so by their flags. *tensor is
+ * then as it was.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_tensor_from_dlpack(const struct DLManagedTensorVersioned *managed, int32_t for_restore,
+                          tfckpt_tensor *tensor, tfckpt_error **error_out);
+
+/**
+ * A tensor to be restored into memory of the library's. In an array the first element's struct_size
+ * is the stride.
+ */
+typedef struct tfckpt_dlpack_request {
+  size_t      struct_size;  /* sizeof(tfckpt_dlpack_request) */
+  const char *key;          /* Name in the checkpoint: any bytes, at least one. */
+  size_t      key_size;     /* Length of the key in bytes. */
+  const char *slice_spec;   /* As in tfckpt_tensor; NULL or "" for a whole tensor. */
+  int32_t     device_type;  /* TFCKPT_DEVICE_*, where the tensor is to be. */
+  int32_t     device_id;    /* Number of the device; 0 for the host. */
+  void       *stream;       /* Of a tensor on a device: the stream that it will be used on, as in
+                             * tfckpt_tensor. alloc is told, and with stream_ordered that stream
+                             * waits for the copies (other streams by tfckpt_dlpack_stream_wait);
+                             * otherwise they have run when the call returns. NULL for the host. */
+} tfckpt_dlpack_request;
+#define TFCKPT_DLPACK_REQUEST_INIT { sizeof(tfckpt_dlpack_request), 0, 0, 0, 0, 0, 0 }
+
+/** Sets *request to zeros; struct_size is sizeof(tfckpt_dlpack_request). */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_dlpack_request_init(tfckpt_dlpack_request *request, size_t struct_size);
+
+/**
+ * Returns size bytes, at a multiple of alignment, of the device with number device_id or, if
+ * device_type is TFCKPT_DEVICE_HOST, of the host; NULL if there are none. stream is that of the
+ * requests. It is called on the thread of the call; the memory must be usable on stream behind what
+ * is enqueued there when alloc returns. It must not throw.
+ */
+typedef void *(*tfckpt_dlpack_alloc_fn)(size_t size, size_t alignment, int32_t device_type,
+                                        int32_t device_id, void *stream, void *user_data);
+
+/**
+ * Takes back what alloc returned, which was called with the same arguments. It is called once for
+ * each allocation, on the thread that calls the last deleter, or within the call that fails; the
+ * copies of the library have run, those and the kernels of others need not have. It must not throw.
+ */
+typedef void (*tfckpt_dlpack_free_fn)(void *data, size_t size, int32_t device_type,
+                                      int32_t device_id, void *stream, void *user_data);
+
+/** How tensors are restored and allocated. All zeros is the default. */
+typedef struct tfckpt_dlpack_options {
+  size_t                        struct_size;    /* sizeof(tfckpt_dlpack_options) */
+  const tfckpt_restore_options *restore;        /* NULL = the default. */
+  uint64_t                      max_slab_size;  /* Most bytes of an allocation that tensors
+                                                 * share, of which there is one for each device
+                                                 * and stream, and more when they are full; 0 = 1
+                                                 * GiB. A tensor that is larger has one for
+                                                 * itself; with 1 each has. */
+  tfckpt_dlpack_alloc_fn        alloc;          /* NULL = memory of the library's own, that of
+                                                 * the host in huge pages where there is much of
+                                                 * it. */
+  tfckpt_dlpack_free_fn         free;           /* Not NULL if alloc is not. */
+  void                         *user_data;      /* Passed to alloc and free; must be valid until
+                                                 * the last deleter has returned. */
+} tfckpt_dlpack_options;
+#define TFCKPT_DLPACK_OPTIONS_INIT { sizeof(tfckpt_dlpack_options), 0, 0, 0, 0, 0 }
+
+/** Sets *options to the default; struct_size is sizeof(tfckpt_dlpack_options). */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_dlpack_options_init(tfckpt_dlpack_options *options, size_t struct_size);
+
+/**
+ * As tfckpt_reader_restore, into memory that the call allocates: tensors_out, an array of
+ * num_requests pointers, gets one tensor for each request. Each is the caller's, to be given back
+ * by its deleter; NULL stands for one that was not restored. Without codes_out, and without
+ * keep_going in the options, all are NULL after an error, and everything that was allocated has
+ * been freed. options and codes_out may be NULL.
+ *
+ * Before anything is allocated, all requests are compared with the checkpoint and its data files.
+ *
+ * Errors: As tfckpt_restore; RESOURCE_EXHAUSTED when there is not as much memory, before any tensor
+ * is restored; UNIMPLEMENTED for a data type that DLPack does not have.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_reader_restore_dlpack(const tfckpt_reader *reader, const tfckpt_dlpack_request *requests,
+                             size_t num_requests, const tfckpt_dlpack_options *options,
+                             struct DLManagedTensorVersioned **tensors_out, tfckpt_code *codes_out,
+                             tfckpt_error **error_out);
+
+/**
+ * Lets what is enqueued on stream from now on come after the copies into a tensor that was handed
+ * out with stream_ordered: what a producer does in __dlpack__(stream=...). stream is as in
+ * tfckpt_tensor, of whatever device. Without stream_ordered the copies have run, as they have into
+ * host memory, and there is nothing to wait for.
+ *
+ * Errors: INVALID_ARGUMENT for a tensor that was not handed out by this library;
+ * FAILED_PRECONDITION for a stream that is being captured into a graph.
+ */
+TFCKPT_MUST_USE tfckpt_code
+tfckpt_dlpack_stream_wait(const struct DLManagedTensorVersioned *managed, void *stream,
+                          tfckpt_error **error_out);
 
 #ifdef __cplusplus
 }

@@ -25,6 +25,7 @@ ln -sf libtfckpt.so "$lib_dir/$soname"
 nm -D "$lib_dir/libtfckpt.so" | grep __asan_init
 unset RUSTFLAGS
 CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all" tests/c/run.sh include "$lib_dir" "$build_dir/c"
-for program in "$build_dir"/c/*/structs; do
+CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all" tests/cuda/run.sh include "$lib_dir" "$build_dir/cuda"
+for program in "$build_dir"/c/*/structs "$build_dir"/cuda/*/save; do
     nm "$program" | grep __asan_init >/dev/null || { echo "$program is not instrumented" >&2; exit 1; }
 done

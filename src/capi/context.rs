@@ -3,11 +3,15 @@
 //! What outlives a call: the number of threads, and the memory that all calls on the context may hold
 //! together. Wherever a context is taken, NULL stands for one that is made for the call.
 
+use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::error::{tfckpt_code, tfckpt_error};
-use super::handle::{Sized, borrow, check_out, free, init_struct, into_handle, put, read_struct};
+use super::handle::{
+    Sized, array, borrow, check_out, free, init_struct, into_handle, put, read_struct,
+};
 use super::wall::{guard, guard_value};
+use crate::device::DeviceContext;
 use crate::{Context, ContextOptions, Result};
 
 /// Resources that calls share. Any number of calls may use one at the same time.
@@ -20,17 +24,23 @@ pub struct tfckpt_context_options {
     /// sizeof(tfckpt_context_options)
     pub struct_size: usize,
     /// Most bytes that the library holds for all calls on the context together, beyond the caller's
-    /// memory and what it hands to the caller; 0 = 64 MiB, the least is 2 MiB. A call waits until
-    /// what it needs is free. For a job that copies the tensors of a save: their size, 2 MiB for each
+    /// memory and what it hands to the caller; 0 = 64 MiB, and 256 MiB from when a device first takes
+    /// part; the least is 2 MiB, and 2 MiB for each device that takes part with 1 MiB more. A call waits
+    /// until what it needs is free. For a job that copies the tensors of a save: their size, 2 MiB for each
     /// data file and thread, 6 MiB for each tensor of strings, and 1 MiB more, let it copy all before it
     /// writes.
     pub max_host_bytes: u64,
     /// Threads of a call, the calling one included; 0 = one per core that the process may use, at
     /// most 16.
     pub num_threads: u32,
+    /// CUcontexts to be used in place of their devices' primary ones, num_cuda_contexts of them. They must
+    /// live as long as the context and what was made with it.
+    pub cuda_contexts: *const *mut c_void,
+    /// Number of them.
+    pub num_cuda_contexts: usize,
 }
 
-// SAFETY: `repr(C)`, begins with its size, integers only.
+// SAFETY: `repr(C)`, begins with its size, integers and pointers only.
 unsafe impl Sized for tfckpt_context_options {
     const NAME: &'static str = "tfckpt_context_options";
 }
@@ -45,7 +55,8 @@ pub unsafe extern "C" fn tfckpt_context_options_init(
     unsafe { guard(std::ptr::null_mut(), || init_struct(options, struct_size)) }
 }
 
-/// Makes a context. options may be NULL. INVALID_ARGUMENT for a budget below the minimum.
+/// Makes a context. options may be NULL. INVALID_ARGUMENT for a budget below the minimum; UNAVAILABLE for
+/// cuda_contexts without a driver.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_context_new(
     options: *const tfckpt_context_options,
@@ -61,14 +72,18 @@ pub unsafe extern "C" fn tfckpt_context_new(
                 max_host_bytes: options.max_host_bytes,
                 num_threads: options.num_threads,
             })?;
+            let given = options.cuda_contexts;
+            for &handle in array(given, options.num_cuda_contexts, "cuda_contexts")? {
+                context.devices().give(DeviceContext::borrow(handle)?);
+            }
             put(context_out, into_handle(tfckpt_context(Arc::new(context))));
             Ok(())
         })
     }
 }
 
-/// Frees the memory that the context keeps for the copies of jobs. It is kept because fresh memory costs
-/// more than a copy into it; it counts against max_host_bytes, and goes by itself when other calls on the
+/// Frees the memory that the context keeps for the copies of jobs, and for copies from and to devices. It is
+/// kept because fresh memory costs more than a copy into it; it counts against max_host_bytes, and goes by itself when other calls on the
 /// context need it. NULL is accepted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_context_trim(context: *const tfckpt_context) {

@@ -6,28 +6,47 @@
 //! and when the time is over the code is TFCKPT_DEADLINE_EXCEEDED. In the job's own progress callback
 //! they only look.
 
-use std::ffi::{CString, c_char};
-use std::sync::OnceLock;
+use std::ffi::{CString, c_char, c_void};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::devices::stream_of;
 use super::error::{TFCKPT_ABORTED, TFCKPT_OK, tfckpt_code, tfckpt_error};
 use super::handle::{array_mut, borrow, c_path, check_out, free, required};
 use super::progress::{put_progress, tfckpt_progress};
 use super::stats::{put_stats, tfckpt_stats};
 use super::wall::{guard, guard_value};
+use crate::device::{DeviceContext, Event};
 use crate::{Error, Job};
 
 /// A save or restore in the background.
 pub struct tfckpt_job {
     job: Job,
     prefix: OnceLock<CString>,
+    /// Of a restore to GPUs: the context of each tensor that goes to one.
+    contexts: Vec<Option<Arc<DeviceContext>>>,
+    /// Of a save whose tensors were copied within their devices: behind the copies.
+    snapshots: Vec<Event>,
 }
 
 impl tfckpt_job {
-    pub(super) fn new(job: Job) -> Self {
+    /// A save; `snapshots` are behind the copies that were made within devices.
+    pub(super) fn of_save(job: Job, snapshots: Vec<Event>) -> Self {
         Self {
             job,
             prefix: OnceLock::new(),
+            contexts: Vec::new(),
+            snapshots,
+        }
+    }
+
+    /// A restore, with the context of each tensor that goes to a device; empty if none does.
+    pub(super) fn of_restore(job: Job, contexts: Vec<Option<Arc<DeviceContext>>>) -> Self {
+        Self {
+            job,
+            prefix: OnceLock::new(),
+            contexts,
+            snapshots: Vec::new(),
         }
     }
 }
@@ -108,6 +127,70 @@ pub unsafe extern "C" fn tfckpt_job_wait_tensor(
             let result = job.job.wait_tensor(i, to_timeout(timeout_ns));
             let not_yet = || not_yet("the tensor has not been restored").with_tensor_index(i);
             result.unwrap_or_else(|| Err(not_yet()))
+        })
+    }
+}
+
+/// Lets a stream wait until the tensors of a save may change again: what is enqueued on it afterwards may
+/// write to those of the stream's device. stream is a CUstream or cudaStream_t of device device_id; NULL
+/// and 1 the legacy default stream, 2 the calling thread's. With device_snapshot, and room for it, this
+/// returns at once; otherwise as tfckpt_job_wait_snapshot does, which waits on the host.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT for a stream of another device; FAILED_PRECONDITION for a stream that is being captured
+/// into a graph; UNAVAILABLE without a device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_job_snapshot_stream_wait(
+    job: *const tfckpt_job,
+    device_id: i32,
+    stream: *mut c_void,
+    error_out: *mut *mut tfckpt_error,
+) -> tfckpt_code {
+    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
+    unsafe {
+        guard(error_out, || {
+            let job = required(job, "job")?;
+            let of_device = |event: &&Event| event.context().device() == device_id;
+            match job.snapshots.iter().find(of_device) {
+                Some(event) => stream_of(stream, event.context())?.wait_for(event),
+                None if job.job.wait_snapshot(None) => Ok(()),
+                None => Err(not_yet("the tensors have not been copied")),
+            }
+        })
+    }
+}
+
+/// Lets a stream wait for tensor i of a restore to device memory: what is enqueued on it afterwards finds
+/// the tensor complete. stream is of the tensor's device: a CUstream or cudaStream_t, NULL and 1 the legacy
+/// default stream, 2 the calling thread's. The call itself blocks until the tensor's copies are enqueued
+/// and its checksum is known, and returns what came of it; it then does not wait for the copies. For a
+/// tensor in host memory it is tfckpt_job_wait_tensor.
+///
+/// # Errors
+///
+/// The tensor's; INVALID_ARGUMENT if the job restores no such tensor, or for a stream of another device;
+/// FAILED_PRECONDITION for a stream that is being captured into a graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tfckpt_job_stream_wait(
+    job: *const tfckpt_job,
+    i: usize,
+    stream: *mut c_void,
+    error_out: *mut *mut tfckpt_error,
+) -> tfckpt_code {
+    // SAFETY: pointers are NULL or valid, by the header's rules; so in the whole block.
+    unsafe {
+        guard(error_out, || {
+            let job = required(job, "job")?;
+            let Some(Some(context)) = job.contexts.get(i) else {
+                let result = job.job.wait_tensor(i, None);
+                return result.unwrap_or_else(|| Err(not_yet("the job waits for itself")));
+            };
+            let stream = stream_of(stream, context)?;
+            for event in job.job.wait_enqueued(i)? {
+                stream.wait_for(&event)?;
+            }
+            Ok(())
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use super::struct_array::StructArray;
 use super::tensor::{tfckpt_strings, tfckpt_tensor};
-use crate::{Error, RestoreData, RestoreTensor, Result, SaveTensor, StringTensor};
+use crate::{Error, RestoreData, RestoreTensor, Result, SaveData, SaveTensor, StringTensor};
 
 /// Keys, slice specs and device strings. Its memory neither moves nor goes before it is dropped.
 struct Text(Vec<u8>);
@@ -100,6 +100,13 @@ impl KeptSave {
                 _text: text,
             })
         }
+    }
+}
+
+impl KeptSave {
+    /// The elements of each tensor.
+    pub fn data_mut(&mut self) -> impl Iterator<Item = &mut SaveData<'static>> {
+        self.tensors.iter_mut().map(|tensor| &mut tensor.data)
     }
 }
 

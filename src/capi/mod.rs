@@ -62,8 +62,13 @@
     reason = "the header's rules are the contract of every function"
 )]
 
+mod device_copies;
+mod devices;
+mod dlpack_restore;
+mod dltensor;
 mod handle;
 mod kept;
+mod slab;
 mod struct_array;
 mod variable;
 mod wall;
@@ -72,6 +77,8 @@ pub use wall::tfckpt_test_panic;
 
 pub mod buffer;
 pub mod context;
+pub mod cuda;
+pub mod dlpack;
 pub mod dtype;
 pub mod entry;
 pub mod error;

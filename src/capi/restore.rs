@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
 
 use super::context::{context_or_new, tfckpt_context};
+use super::devices::Devices;
 use super::error::{TFCKPT_ABORTED, TFCKPT_OK, tfckpt_code, tfckpt_error};
 use super::handle::{Sized, array_mut, init_struct, path, read_struct};
 use super::progress::{tfckpt_progress_fn, to_progress};
@@ -22,9 +23,10 @@ use super::stats::{clear_stats, put_stats, tfckpt_stats};
 use super::struct_array::StructArray;
 use super::tensor::tfckpt_tensor;
 use super::wall::guard;
+use crate::device::Event;
 use crate::{
-    Call, Context, Error, Reader, RestoreData, RestoreOptions, RestoreTensor, Result, StringTensor,
-    Verify,
+    Call, Context, Error, Reader, RestoreData, RestoreOptions, RestoreOutcome, RestoreTensor,
+    Result, StringTensor, Verify,
 };
 
 /// Every stored piece that a request touches is read and verified whole, as TensorFlow does.
@@ -66,6 +68,13 @@ pub struct tfckpt_restore_options {
     pub in_request_order: i32,
     /// Non-zero: as if codes_out were given, for a job, whose codes are fetched afterwards.
     pub keep_going: i32,
+    /// Non-zero: a tensor is verified before its first byte goes to a device, for which large ones are
+    /// read twice. Otherwise a checksum that differs leaves device memory with anything, as it does host
+    /// memory.
+    pub strict: i32,
+    /// Non-zero: the call returns when the copies to devices are enqueued; what is enqueued on the
+    /// tensors' streams afterwards comes after them. Must be 0 for a job.
+    pub stream_ordered: i32,
 }
 
 // SAFETY: `repr(C)`, begins with its size, integers, pointers and an optional function only.
@@ -135,6 +144,7 @@ impl tfckpt_restore_options {
             reshape: self.reshape != 0,
             restore_sequentially: self.restore_sequentially != 0,
             in_request_order: self.in_request_order != 0,
+            strict: self.strict != 0,
         })
     }
 }
@@ -162,15 +172,8 @@ impl Request<'_> {
         options: &tfckpt_restore_options,
         codes_out: *mut tfckpt_code,
     ) -> Result<Self> {
-        let mut codes = None;
-        if !codes_out.is_null() {
-            // SAFETY: the caller's promise.
-            let array = unsafe { array_mut(codes_out, num_tensors, "codes_out") }?;
-            array.iter_mut().for_each(|code| {
-                code.write(TFCKPT_ABORTED);
-            });
-            codes = Some(array);
-        }
+        // SAFETY: the caller's promise.
+        let codes = unsafe { codes(codes_out, num_tensors) }?;
         // SAFETY: as above.
         unsafe { clear_stats(options.stats) }?;
         // SAFETY: as above.
@@ -211,6 +214,7 @@ impl Request<'_> {
         // Descriptions that cannot be used are left out.
         let mut requests: Vec<RestoreTensor<'_>> = Vec::with_capacity(tensors.len());
         let mut refused: BTreeMap<usize, Error> = BTreeMap::new();
+        let mut devices = Devices::new(context);
         for (index, tensor) in tensors.iter().enumerate() {
             let place = if tensor.is_string() {
                 places.next()
@@ -218,7 +222,9 @@ impl Request<'_> {
                 None
             };
             // SAFETY: the caller's promise.
-            match unsafe { tensor.describe_restore(place.map(RestoreData::Strings)) } {
+            let described = unsafe { tensor.describe_restore(place.map(RestoreData::Strings)) };
+            // SAFETY: as above.
+            match described.and_then(|described| unsafe { devices.admit(&tensor, described) }) {
                 Ok(request) => requests.push(request),
                 Err(error) if keep_going => {
                     refused.insert(index, error.with_tensor_index(index));
@@ -226,61 +232,149 @@ impl Request<'_> {
                 Err(error) => return Err(error.with_tensor_index(index)),
             }
         }
-        let mut call = Call::new(context);
-        call.max_host_bytes = options.max_host_bytes;
-        call.progress = to_progress(options.progress, options.user_data);
-        let outcome = reader.restore(&mut requests, &restore_options, &mut call);
-        drop(requests);
         // SAFETY: the caller's promise.
-        unsafe { put_stats(options.stats, &call.stats) }?;
-        let indices: Vec<usize> = match refused.is_empty() {
-            true => Vec::new(),
-            false => (0..tensors.len())
-                .filter(|index| !refused.contains_key(index))
-                .collect(),
+        let restored = unsafe {
+            run_on(
+                reader,
+                &mut requests,
+                &restore_options,
+                options,
+                &devices,
+                context,
+            )
         };
-        let reindexed = |error: Error| match indices.is_empty() {
-            true => error,
-            false => error.reindexed(&indices),
-        };
-        let outcome = outcome.map_err(reindexed)?;
-        let mut first = outcome.ended.map(reindexed);
-        // Without codes nobody could tell which strings were set by a call that failed.
-        let hand_out = keep_going || (first.is_none() && outcome.results.iter().all(Result::is_ok));
-        let mut results = outcome.results.into_iter();
-        let mut codes = codes.map(|codes| codes.iter_mut());
+        drop(requests);
+        let outcome = restored?.0;
         let mut strings = strings.into_iter();
-        for (index, tensor) in tensors.iter().enumerate() {
-            let result = match refused.remove(&index) {
-                Some(error) => Some(Err(error)),
-                None => results.next().map(|result| result.map_err(reindexed)),
-            };
-            let restored = if tensor.is_string() {
-                strings.next()
-            } else {
-                None
-            };
-            let code = match result {
-                Some(Ok(())) => {
-                    if let Some(strings) = restored.filter(|_| hand_out) {
-                        // SAFETY: a tensor of strings that was restored passed `describe_restore`.
-                        unsafe { tensor.put_strings(strings) };
-                    }
-                    TFCKPT_OK
+        settle(
+            outcome,
+            (tensors.len(), refused),
+            keep_going,
+            codes,
+            &mut |index, is_restored| {
+                let Some(tensor) = tensors.get(index).filter(tfckpt_tensor::is_string) else {
+                    return;
+                };
+                if let Some(strings) = strings.next().filter(|_| is_restored) {
+                    // SAFETY: a tensor of strings that was restored passed `describe_restore`.
+                    unsafe { tensor.put_strings(strings) };
                 }
-                Some(Err(error)) => {
-                    let code = error.code() as tfckpt_code;
-                    first.get_or_insert(error);
-                    code
-                }
-                None => TFCKPT_ABORTED,
-            };
-            if let Some(slot) = codes.as_mut().and_then(Iterator::next) {
-                slot.write(code);
-            }
-        }
-        first.map_or(Ok(()), Err)
+            },
+        )
     }
+}
+
+/// Restores what is described, in the order of the streams of `devices`, and writes the figures. Returns
+/// what came of it, and what ends the copies that are still under way, if the options allow any.
+///
+/// # Errors
+///
+/// Those of the streams. After an error, this or that of the outcome, no copies are under way.
+///
+/// # Safety
+///
+/// The stats of the options must be NULL or valid.
+pub(super) unsafe fn run_on(
+    reader: &Reader,
+    requests: &mut [RestoreTensor<'_>],
+    restore_options: &RestoreOptions,
+    options: &tfckpt_restore_options,
+    devices: &Devices<'_>,
+    context: &Context,
+) -> Result<(Result<RestoreOutcome>, Vec<Event>)> {
+    let mut call = Call::new(context);
+    call.max_host_bytes = options.max_host_bytes;
+    call.progress = to_progress(options.progress, options.user_data);
+    call.after = devices.mark()?;
+    call.leaves_copies = options.stream_ordered != 0;
+    let outcome = reader.restore(requests, restore_options, &mut call);
+    let ordered = devices.wait_for(&call.copied);
+    if ordered.is_err() || outcome.is_err() {
+        // Who gets an error may free the memory at once.
+        for event in &call.copied {
+            event.wait_to_give_back();
+        }
+    }
+    ordered?;
+    // SAFETY: the caller's promise.
+    unsafe { put_stats(options.stats, &call.stats) }?;
+    Ok((outcome, call.copied))
+}
+
+/// Writes the codes of a call, and tells `each` of every tensor, in order, whether it was restored and is
+/// to be handed out: without codes nobody could tell which were by a call that failed. `of` has the
+/// number of tensors and those that were left out of the restore, with the reason.
+///
+/// # Errors
+///
+/// The error that ended the call, or that of the first tensor that failed.
+pub(super) fn settle(
+    outcome: Result<RestoreOutcome>,
+    of: (usize, BTreeMap<usize, Error>),
+    keep_going: bool,
+    codes: Option<&mut [std::mem::MaybeUninit<tfckpt_code>]>,
+    each: &mut dyn FnMut(usize, bool),
+) -> Result<()> {
+    let (num, mut refused) = of;
+    let indices: Vec<usize> = match refused.is_empty() {
+        true => Vec::new(),
+        false => (0..num)
+            .filter(|index| !refused.contains_key(index))
+            .collect(),
+    };
+    let reindexed = |error: Error| match indices.is_empty() {
+        true => error,
+        false => error.reindexed(&indices),
+    };
+    let outcome = outcome.map_err(reindexed)?;
+    let mut first = outcome.ended.map(reindexed);
+    let hand_out = keep_going || (first.is_none() && outcome.results.iter().all(Result::is_ok));
+    let mut results = outcome.results.into_iter();
+    let mut codes = codes.map(|codes| codes.iter_mut());
+    for index in 0..num {
+        let result = match refused.remove(&index) {
+            Some(error) => Some(Err(error)),
+            None => results.next().map(|result| result.map_err(reindexed)),
+        };
+        each(index, hand_out && matches!(result, Some(Ok(()))));
+        let code = match result {
+            Some(Ok(())) => TFCKPT_OK,
+            Some(Err(error)) => {
+                let code = error.code() as tfckpt_code;
+                first.get_or_insert(error);
+                code
+            }
+            None => TFCKPT_ABORTED,
+        };
+        if let Some(slot) = codes.as_mut().and_then(Iterator::next) {
+            slot.write(code);
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// The array of codes that a call is given, if it is; each is ABORTED until there is another.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT for an array that is too long.
+///
+/// # Safety
+///
+/// `codes_out` must be NULL or valid for writes of `num` codes during `'c`.
+pub(super) unsafe fn codes<'c>(
+    codes_out: *mut tfckpt_code,
+    num: usize,
+) -> Result<Option<&'c mut [std::mem::MaybeUninit<tfckpt_code>]>> {
+    if codes_out.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    let codes = unsafe { array_mut(codes_out, num, "codes_out") }?;
+    codes.iter_mut().for_each(|code| {
+        code.write(TFCKPT_ABORTED);
+    });
+    Ok(Some(codes))
 }
 
 /// Where a tensor of strings puts its pointer must be nobody else's memory. Overlaps of other tensors

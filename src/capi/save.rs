@@ -9,6 +9,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::path::PathBuf;
 
 use super::context::{context_or_new, tfckpt_context};
+use super::devices::Devices;
 use super::error::{tfckpt_code, tfckpt_error};
 use super::handle::{Sized, borrow, c_path, init_struct, path, put, read_struct};
 use super::progress::{tfckpt_progress_fn, to_progress};
@@ -62,6 +63,10 @@ pub struct tfckpt_save_options {
     /// Of a job only. 0: tfckpt_save_async copies the tensors within the budget before it returns. Not 0:
     /// it returns at once, and the tensors must not change until tfckpt_job_wait_snapshot says so.
     pub borrow: i32,
+    /// Of a job only. Not 0: tensors in device memory are copied within their device, if it has room for all
+    /// of them, and the call does not wait for that: tfckpt_job_snapshot_stream_wait orders the stream that
+    /// changes them. The copies go when the job ends. Without room it is as if this were 0.
+    pub device_snapshot: i32,
 }
 
 // SAFETY: `repr(C)`, begins with its size, integers, pointers and an optional function only.
@@ -137,12 +142,15 @@ pub(super) unsafe fn save_with(
         let array = StructArray::new(tensors, num_tensors, "tensors")?;
         // A list that grows would take up to three times as much meanwhile.
         let mut tensors: Vec<SaveTensor<'_>> = Vec::with_capacity(num_tensors);
-        for (index, tensor) in array.iter().enumerate() {
-            let tensor = tensor.describe_save();
-            tensors.push(tensor.map_err(|error: Error| error.with_tensor_index(index))?);
-        }
         let context = context_or_new(options.context)?;
+        let mut devices = Devices::new(&context);
+        for (index, tensor) in array.iter().enumerate() {
+            let described = tensor.describe_save();
+            let described = described.and_then(|described| devices.admit(&tensor, described));
+            tensors.push(described.map_err(|error: Error| error.with_tensor_index(index))?);
+        }
         let mut call = Call::new(&context);
+        call.after = devices.mark()?;
         call.max_host_bytes = options.max_host_bytes;
         call.progress = to_progress(options.progress, options.user_data);
         let saved = save(&tensors, &options.to_options()?, &mut call);

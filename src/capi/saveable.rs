@@ -9,6 +9,7 @@
 
 use std::ffi::{c_char, c_void};
 
+use super::devices::Devices;
 use super::error::tfckpt_code;
 use super::handle::{Sized, init_struct, text};
 use super::struct_array::StructArray;
@@ -138,7 +139,7 @@ impl StoredSaveable {
     /// # Safety
     ///
     /// The callback must keep its promise for `'a`, which ends with [`Finisher::call`].
-    pub unsafe fn save<'a>(&self) -> Result<Vec<SaveValue<'a>>> {
+    pub unsafe fn save<'a>(&self, devices: &mut Devices<'_>) -> Result<Vec<SaveValue<'a>>> {
         let mut filled: Vec<tfckpt_tensor> =
             self.tensors.iter().map(StoredTensor::describe).collect();
         if let Some(save) = self.callbacks.save {
@@ -148,8 +149,9 @@ impl StoredSaveable {
             self.check(failed, "save")?;
         }
         let value = |(tensor, filled): (&StoredTensor, &tfckpt_tensor)| {
+            let tensor = tensor.describe_filled(filled);
             // SAFETY: the callback's promise.
-            let described = unsafe { tensor.describe_filled(filled).describe_save() }?;
+            let described = unsafe { devices.admit(&tensor, tensor.describe_save()?) }?;
             Ok(SaveValue {
                 shape: described.shape,
                 data: described.data,

@@ -7,6 +7,7 @@
 use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
 
+use super::devices::Devices;
 use super::error::{TFCKPT_OK, tfckpt_code, tfckpt_error};
 use super::handle::{
     Sized, borrow, c_path, init_struct, path, put, read_struct, required_mut, text,
@@ -51,6 +52,8 @@ pub struct tfckpt_saver_save_options {
     pub stats: *mut tfckpt_stats,
     /// As in tfckpt_save_options, for tfckpt_saver_save_async.
     pub borrow: i32,
+    /// As in tfckpt_save_options, for tfckpt_saver_save_async.
+    pub device_snapshot: i32,
 }
 
 // SAFETY: `repr(C)`, begins with its size, integers, pointers and an optional function only.
@@ -100,8 +103,10 @@ pub unsafe extern "C" fn tfckpt_saver_save(
             call.max_host_bytes = options.max_host_bytes;
             call.progress = to_progress(options.progress, options.user_data);
             let mut asked = Asked::default();
-            let values = saver.values(&mut asked);
+            let mut devices = Devices::new(&context);
+            let values = saver.values(&mut asked, &mut devices);
             let saved = values.and_then(|values| {
+                call.after = devices.mark()?;
                 saver
                     .saver
                     .save(&save_path, values, &save_options, &mut call)
@@ -158,15 +163,28 @@ pub unsafe extern "C" fn tfckpt_saver_restore(
             let mut call = Call::new(&context);
             call.max_host_bytes = options.max_host_bytes;
             call.progress = to_progress(options.progress, options.user_data);
+            call.leaves_copies = options.stream_ordered != 0;
             let mut asked = Asked::default();
+            let mut devices = Devices::new(&context);
             let mut described = Vec::new();
             let mut strings = vec![StringTensor::default(); saver.num_tensors()];
             let restored = saver.saver.restore(
                 path(save_path, "save_path")?,
                 &restore_options,
-                |shapes| saver.destinations(shapes, &mut asked, &mut described, &mut strings),
+                |shapes, call| {
+                    let destinations = saver.destinations(
+                        shapes,
+                        &mut asked,
+                        &mut devices,
+                        &mut described,
+                        &mut strings,
+                    )?;
+                    call.after = devices.mark()?;
+                    Ok(destinations)
+                },
                 &mut call,
             );
+            devices.wait_for(&call.copied)?;
             if restored.is_ok() {
                 for (tensor, strings) in described.iter().zip(strings) {
                     tensor.put_strings(strings);
@@ -243,11 +261,18 @@ impl tfckpt_saver {
     }
 
     /// What is to be saved, in the order given.
-    pub(super) unsafe fn values<'a>(&self, asked: &mut Asked) -> Result<Vec<SaveValue<'a>>> {
+    pub(super) unsafe fn values<'a>(
+        &self,
+        asked: &mut Asked,
+        devices: &mut Devices<'_>,
+    ) -> Result<Vec<SaveValue<'a>>> {
         let mut values = Vec::with_capacity(self.num_tensors());
         for (index, tensor) in self.tensors.iter().enumerate() {
+            let tensor = tensor.describe();
             // SAFETY: the caller's promise.
-            let described = unsafe { tensor.describe().describe_save() };
+            let described = unsafe { tensor.describe_save() };
+            // SAFETY: as above.
+            let described = described.and_then(|it| unsafe { devices.admit(&tensor, it) });
             let described = described.map_err(|error| error.with_tensor_index(index))?;
             values.push(SaveValue {
                 shape: described.shape,
@@ -257,7 +282,7 @@ impl tfckpt_saver {
         for saveable in &self.saveables {
             asked.0 += 1;
             // SAFETY: as above.
-            values.extend(unsafe { saveable.save() }?);
+            values.extend(unsafe { saveable.save(devices) }?);
         }
         Ok(values)
     }
@@ -267,6 +292,7 @@ impl tfckpt_saver {
         &self,
         shapes: &[Shape],
         asked: &mut Asked,
+        devices: &mut Devices<'_>,
         described: &mut Vec<tfckpt_tensor>,
         strings: &'a mut [StringTensor],
     ) -> Result<Vec<RestoreData<'a>>> {
@@ -284,6 +310,8 @@ impl tfckpt_saver {
         let data = tensors.map(|(index, (tensor, strings))| {
             // SAFETY: as above.
             let described = unsafe { tensor.describe_restore(Some(RestoreData::Strings(strings))) };
+            // SAFETY: as above.
+            let described = described.and_then(|it| unsafe { devices.admit(tensor, it) });
             described
                 .map(|described| described.data)
                 .map_err(|error| error.with_tensor_index(index))

@@ -37,6 +37,8 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 use super::context::{context_or_new, tfckpt_context};
+use super::device_copies::DeviceCopies;
+use super::devices::Devices;
 use super::error::{TFCKPT_OK, tfckpt_code, tfckpt_error};
 use super::handle::{
     borrow, check_out, into_handle, path, put, read_struct, required, required_mut,
@@ -54,9 +56,10 @@ use super::stats::tfckpt_stats;
 use super::struct_array::StructArray;
 use super::tensor::tfckpt_tensor;
 use super::wall::{guard, guard_handle, guard_value};
+use crate::device::Event;
 use crate::{
-    Context, Error, JobOptions, JobProgressFn, RestoreFrom, Result, Snapshot, restore_async,
-    save_async,
+    Context, Error, JobOptions, JobProgressFn, RestoreFrom, Result, SaveData, Snapshot,
+    restore_async, save_async,
 };
 
 /// As tfckpt_save, in the background; *job_out receives the job. The prefix is then that of
@@ -83,13 +86,22 @@ pub unsafe extern "C" fn tfckpt_save_async(
             let options = read_struct(options)?;
             refuse_stats(options.stats)?;
             let array = StructArray::new(tensors, num_tensors, "tensors")?;
-            let kept = KeptSave::new(&array)?;
+            let mut kept = KeptSave::new(&array)?;
             let context = context_or_new(options.context)?;
+            let after = mark_streams(array.iter(), &context)?;
             let report = to_report(options.progress, options.user_data);
-            let job = job_options(context, options.max_host_bytes, report);
-            let snapshot = to_snapshot(options.borrow);
+            let mut job = job_options(context.clone(), options.max_host_bytes, report);
+            job.after = after;
+            let mut snapshot = to_snapshot(options.borrow);
+            let copied = match options.device_snapshot {
+                0 => Vec::new(),
+                _ => {
+                    let data = kept.data_mut().collect();
+                    copy_on_devices(data, &context, &mut job, &mut snapshot)?
+                }
+            };
             let job = save_async(prefix, kept, &options.to_options()?, snapshot, job)?;
-            put(job_out, into_handle(tfckpt_job::new(job)));
+            put(job_out, into_handle(tfckpt_job::of_save(job, copied)));
             Ok(())
         })
     }
@@ -121,12 +133,22 @@ pub unsafe extern "C" fn tfckpt_saver_save_async(
             refuse_stats(options.stats)?;
             let save_path = saver.save_path(save_path)?;
             let save_options = options.to_options()?;
-            let snapshot = to_snapshot(options.borrow);
+            let mut snapshot = to_snapshot(options.borrow);
             let report = to_report(options.progress, options.user_data);
             let context = saver.context(std::ptr::null())?;
-            let mut job = job_options(context, options.max_host_bytes, report);
+            let mut job = job_options(context.clone(), options.max_host_bytes, report);
             let mut asked = Asked::default();
-            let values = saver.values(&mut asked);
+            let mut devices = Devices::new(&context);
+            let values = saver.values(&mut asked, &mut devices);
+            let mut copied = Vec::new();
+            let values = values.and_then(|mut values| {
+                job.after = devices.mark()?;
+                if options.device_snapshot != 0 {
+                    let data = values.iter_mut().map(|value| &mut value.data).collect();
+                    copied = copy_on_devices(data, &context, &mut job, &mut snapshot)?;
+                }
+                Ok(values)
+            });
             let borrows = values.is_ok() && snapshot == Snapshot::Borrowed;
             if borrows {
                 let asked = std::mem::take(&mut asked);
@@ -141,7 +163,7 @@ pub unsafe extern "C" fn tfckpt_saver_save_async(
                 asked.finish(&saver.saveables, &started);
             }
             saver.refresh_checkpoints();
-            put(job_out, into_handle(tfckpt_job::new(started?)));
+            put(job_out, into_handle(tfckpt_job::of_save(started?, copied)));
             Ok(())
         })
     }
@@ -224,16 +246,67 @@ unsafe fn restore_with(
         check_out(job_out, "job_out")?;
         let options = read_struct(options)?;
         refuse_stats(options.stats)?;
+        if options.stream_ordered != 0 {
+            return Err(Error::invalid_argument(
+                "stream_ordered is not for jobs: tfckpt_job_stream_wait orders a stream",
+            ));
+        }
         let restore_options = options.to_options(options.keep_going != 0)?;
         let array = StructArray::new(tensors, num_tensors, "tensors")?;
         refuse_overlaps(&array)?;
         let report = to_report(options.progress, options.user_data);
-        let job = job_options(context(options.context)?, options.max_host_bytes, report);
+        let context = context(options.context)?;
+        let mut job = job_options(context.clone(), options.max_host_bytes, report);
         let kept = KeptRestore::new(&array)?;
+        job.after = mark_streams(array.iter(), &context)?;
         let job = restore_async(from, kept, &restore_options, job)?;
-        put(job_out, into_handle(tfckpt_job::new(job)));
+        let mut contexts = Vec::new();
+        if array.iter().any(|tensor| tensor.is_device()) {
+            let of = |tensor: tfckpt_tensor| match tensor.is_device() {
+                true => context.devices().context(tensor.device_id).map(Some),
+                false => Ok(None),
+            };
+            contexts = array.iter().map(of).collect::<Result<_>>()?;
+        }
+        put(job_out, into_handle(tfckpt_job::of_restore(job, contexts)));
         Ok(())
     }
+}
+
+/// Checks the GPUs' memory and streams of a job's tensors, and returns what its copies come after.
+unsafe fn mark_streams(
+    tensors: impl Iterator<Item = tfckpt_tensor>,
+    context: &Context,
+) -> Result<Vec<Event>> {
+    let mut devices = Devices::new(context);
+    for (index, tensor) in tensors.enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { devices.add(&tensor) }.map_err(|error| error.with_tensor_index(index))?;
+    }
+    devices.mark()
+}
+
+/// Copies tensors within their devices, and has the job hold the copies. Returns events behind the copying;
+/// none, and nothing is changed, if there is no room. When all tensors have been copied nobody has to wait.
+fn copy_on_devices(
+    data: Vec<&mut SaveData<'static>>,
+    context: &Context,
+    job: &mut JobOptions,
+    snapshot: &mut Snapshot,
+) -> Result<Vec<Event>> {
+    let is_device = |data: &&mut SaveData<'static>| matches!(**data, SaveData::Device(_));
+    let are_all = data.iter().all(is_device);
+    // SAFETY: the job holds the slabs until it has ended, and then looks at no tensor.
+    let copies = unsafe { DeviceCopies::new(data.into_iter(), context, &job.after) }?;
+    let Some(DeviceCopies { slabs, done, told }) = copies else {
+        return Ok(Vec::new());
+    };
+    job.after.extend(done);
+    job.holds.push(Box::new(slabs));
+    if are_all {
+        *snapshot = Snapshot::Borrowed;
+    }
+    Ok(told)
 }
 
 fn job_options(

@@ -46,6 +46,17 @@ pub struct tfckpt_stats {
     /// sidecar. It is damaged, or of another save, or does not list the piece; tfckpt_reader_verify
     /// tells which.
     pub num_sidecar_ignored: u64,
+    /// Bytes copied from or to devices.
+    pub bytes_device: u64,
+    /// Nanoseconds that the threads have waited for copies from and to devices, all together; what is left
+    /// of elapsed_ns times num_threads they were reading, writing and checking.
+    pub device_wait_ns: u64,
+    /// Page-locked buffers that the call had for copies from and to devices.
+    pub num_slots: u64,
+    /// Page-locked buffers that it could not have, and did without.
+    pub num_retries: u64,
+    /// Most bytes of page-locked buffers that the call held at once; of peak_host_bytes.
+    pub peak_pinned_bytes: u64,
 }
 
 // SAFETY: `repr(C)`, begins with its size, integers only.
@@ -106,6 +117,11 @@ pub(super) unsafe fn put_stats(out: *mut tfckpt_stats, stats: &Stats) -> Result<
         bytes_verified_by_chunks: stats.bytes_verified_by_chunks,
         bytes_unverified: stats.bytes_unverified,
         num_sidecar_ignored: stats.num_sidecar_ignored,
+        bytes_device: stats.bytes_device,
+        device_wait_ns: stats.device_wait_ns,
+        num_slots: stats.num_slots,
+        num_retries: stats.num_retries,
+        peak_pinned_bytes: stats.peak_pinned_bytes,
     };
     // SAFETY: the caller's promise.
     unsafe { write_struct(out, &value) }

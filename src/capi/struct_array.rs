@@ -69,11 +69,16 @@ impl<T: Sized> StructArray<'_, T> {
         self.num
     }
 
-    /// The elements, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = T> {
+    /// An element, if there are so many.
+    pub(super) fn get(&self, index: usize) -> Option<T> {
         // SAFETY: inside the array, which stays valid (the promise of `new`); each element's size was
         // found to be the stride, which is at least that of the type.
-        (0..self.num)
-            .map(|index| unsafe { self.first.byte_add(index * self.stride).read_unaligned() })
+        (index < self.num)
+            .then(|| unsafe { self.first.byte_add(index * self.stride).read_unaligned() })
+    }
+
+    /// The elements, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = T> {
+        (0..self.num).filter_map(|index| self.get(index))
     }
 }

@@ -5,9 +5,11 @@
 
 use std::ffi::{c_char, c_void};
 
+use super::devices::device_name as device_name_of;
 use super::error::tfckpt_code;
 use super::handle::{Sized, array, borrow, free, init_struct, into_handle, put, text};
 use super::wall::{guard, guard_value};
+use crate::device::DeviceSpan;
 use crate::{
     DType, DestSpan, Error, RestoreData, RestoreTensor, Result, SaveData, SaveTensor, Shape,
     SourceSpan, StringSpans, StringTensor,
@@ -15,6 +17,15 @@ use crate::{
 
 /// A tensor in host memory, as tfckpt_tensor.device_type. 1, DLPack's kDLCPU, means the same.
 pub const TFCKPT_DEVICE_HOST: i32 = 0;
+
+/// A tensor in the memory of a CUDA device, as tfckpt_tensor.device_type: DLPack's kDLCUDA. data is then a
+/// device pointer, of cudaMalloc, a pool, or whatever the driver knows, managed memory included, and a
+/// multiple of the size of an element.
+pub const TFCKPT_DEVICE_CUDA: i32 = 2;
+
+/// In tfckpt_tensor.flags, of a tensor in device memory: it is not ordered with any stream. Nothing that the
+/// device has still to do may concern its memory when the call is made.
+pub const TFCKPT_TENSOR_UNORDERED: u32 = 1;
 
 /// DLPack's kDLCPU.
 const DLPACK_CPU: i32 = 1;
@@ -52,19 +63,22 @@ pub struct tfckpt_tensor {
     pub data: *mut c_void,
     /// Exact size of what data points to in bytes.
     pub size: usize,
-    /// TFCKPT_DEVICE_HOST.
+    /// TFCKPT_DEVICE_*.
     pub device_type: i32,
-    /// Number of the device; 0 for the host.
+    /// Number of the device, as CUDA counts those that the process sees; 0 for the host.
     pub device_id: i32,
-    /// TensorFlow's device string, such as "/device:CPU:1", or NULL. Decides the data file in a save
-    /// with shard_by_device.
+    /// TensorFlow's device string, such as "/device:CPU:1"; NULL = none for host memory and
+    /// "/device:GPU:<device_id>" for that of a device. Decides the data file in a save with
+    /// shard_by_device.
     pub device_name: *const c_char,
     /// TensorFlow's shape_and_slice, such as "4 6 0,2:-" for the first two rows of a tensor of shape
     /// [4,6]; shape is then that of the slice. NULL or "" for a whole tensor.
     pub slice_spec: *const c_char,
-    /// NULL for host memory.
+    /// Of a tensor in device memory: the CUstream or cudaStream_t that the tensor is used on; NULL and 1
+    /// = the legacy default stream, 2 = the calling thread's. The call's copies come after what was
+    /// enqueued on it before the call. NULL for host memory.
     pub stream: *mut c_void,
-    /// 0.
+    /// 0 or TFCKPT_TENSOR_UNORDERED.
     pub flags: u32,
     /// Name of the variable, if it differs from the key; NULL otherwise.
     pub variable_name: *const c_char,
@@ -189,26 +203,15 @@ impl tfckpt_tensor {
             })?;
             let dims: &[i64] = array(self.shape, rank, "shape").map_err(place)?;
             let shape = Shape::new(dims).map_err(place)?;
-            if !matches!(self.device_type, TFCKPT_DEVICE_HOST | DLPACK_CPU)
-                || !self.stream.is_null()
-            {
-                return Err(place(Error::unimplemented(format!(
-                    "only host memory is supported; device_type={}",
-                    self.device_type
-                ))));
-            }
-            if self.flags != 0 {
-                let flags = self.flags;
-                return Err(place(Error::unimplemented(format!(
-                    "unknown flags; flags={flags:#x}"
-                ))));
-            }
+            self.check_device(dtype).map_err(place)?;
             let slice_spec = text(self.slice_spec, "slice_spec")
                 .map_err(place)?
                 .unwrap_or("");
-            let device_name = text(self.device_name, "device_name")
-                .map_err(place)?
-                .unwrap_or("");
+            let device_name = text(self.device_name, "device_name").map_err(place)?;
+            let device_name = device_name.unwrap_or(match self.device_type {
+                TFCKPT_DEVICE_CUDA => device_name_of(self.device_id),
+                _ => "",
+            });
             if self.data.is_null() && self.size != 0 {
                 return Err(place(Error::invalid_argument("data is NULL")));
             }
@@ -220,6 +223,60 @@ impl tfckpt_tensor {
                 device_name,
             })
         }
+    }
+
+    /// Whether its elements are in a device's memory.
+    pub(super) fn is_device(&self) -> bool {
+        self.device_type == TFCKPT_DEVICE_CUDA
+    }
+
+    fn check_device(&self, dtype: DType) -> Result<()> {
+        let (kind, flags) = (self.device_type, self.flags);
+        match kind {
+            TFCKPT_DEVICE_HOST | DLPACK_CPU if !self.stream.is_null() => {
+                return Err(Error::invalid_argument(
+                    "a tensor in host memory has no stream",
+                ));
+            }
+            TFCKPT_DEVICE_CUDA if dtype == DType::String => {
+                return Err(Error::invalid_argument(
+                    "tensors of strings are in host memory only",
+                ));
+            }
+            TFCKPT_DEVICE_CUDA if !self.data.addr().is_multiple_of(dtype.size().unwrap_or(1)) => {
+                return Err(Error::invalid_argument(format!(
+                    "the address is not a multiple of the size of an element; address={:#x}",
+                    self.data.addr()
+                )));
+            }
+            TFCKPT_DEVICE_HOST | DLPACK_CPU | TFCKPT_DEVICE_CUDA => {}
+            _ => {
+                return Err(Error::unimplemented(format!(
+                    "unknown kind of device; device_type={kind}"
+                )));
+            }
+        }
+        let known = if self.is_device() {
+            TFCKPT_TENSOR_UNORDERED
+        } else {
+            0
+        };
+        match flags & !known {
+            0 => Ok(()),
+            _ => Err(Error::unimplemented(format!(
+                "unknown flags; flags={flags:#x}"
+            ))),
+        }
+    }
+
+    /// The device memory that data points to.
+    ///
+    /// # Safety
+    ///
+    /// As for [`DeviceSpan::from_raw_parts`].
+    unsafe fn device_span<'a>(&self) -> DeviceSpan<'a> {
+        // SAFETY: the caller's promise.
+        unsafe { DeviceSpan::from_raw_parts(self.data.addr(), self.size, self.device_id) }
     }
 
     /// The tensor to save.
@@ -246,6 +303,8 @@ impl tfckpt_tensor {
                     .strings_to_save()
                     .map_err(|error| error.with_key(key))?;
                 SaveData::Strings(StringSpans::Borrowed(elements))
+            } else if self.is_device() {
+                SaveData::Device(self.device_span())
             } else {
                 SaveData::Bytes(SourceSpan::from_raw_parts(self.data.cast(), self.size))
             };
@@ -310,6 +369,8 @@ impl tfckpt_tensor {
                     .with_key(key));
                 }
                 strings.ok_or_else(|| Error::internal("no place for strings"))?
+            } else if self.is_device() {
+                RestoreData::Device(self.device_span())
             } else {
                 RestoreData::Bytes(DestSpan::from_raw_parts(self.data.cast(), self.size))
             };

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::device::Event;
 use crate::error::{Code, Error, Result};
 use crate::io::with_signals_blocked;
 use crate::transfer::{
@@ -30,6 +31,10 @@ pub struct JobOptions {
     pub context: Arc<Context>,
     /// The job's own limit in bytes, 0 for the context's.
     pub max_host_bytes: u64,
+    /// What the first copy from or to a GPU waits for.
+    pub after: Vec<Event>,
+    /// Dropped when the job has ended.
+    pub holds: Vec<Box<dyn Any + Send>>,
     /// Told how far the job is.
     pub progress: Option<Box<JobProgressFn>>,
     /// Told what came of it.
@@ -42,6 +47,8 @@ impl JobOptions {
         Self {
             context,
             max_host_bytes: 0,
+            after: Vec::new(),
+            holds: Vec::new(),
             progress: None,
             on_end: None,
         }
@@ -211,7 +218,10 @@ impl Job {
                 "the job restores no such tensor; index={index} num_tensors={num_tensors}"
             ))));
         }
-        if !monitor.wait_for_tensor(index, self.patience(timeout)) {
+        let timeout = self.patience(timeout);
+        // A time that no clock shows is no limit.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        if !monitor.wait_for_tensor(index, timeout) {
             return None;
         }
         // At the end more is known of an error than when it was met.
@@ -219,7 +229,37 @@ impl Job {
             let result = ended.done.tensors.get(index).cloned();
             result.unwrap_or_else(|| Err(not_restored(index)))
         });
-        known.or_else(|| monitor.arrival(index))
+        if known.is_some() {
+            return known;
+        }
+        // In a GPU's memory it is complete when the copies have run.
+        match monitor.arrival(index)? {
+            Ok(()) => match monitor.wait_for_copies(index, deadline) {
+                // It may have been lost meanwhile.
+                Ok(true) => monitor.arrival(index),
+                Ok(false) => None,
+                Err(error) => Some(Err(error.with_tensor_index(index))),
+            },
+            failed => Some(failed),
+        }
+    }
+
+    /// Waits until the copies of tensor `index` to a GPU are enqueued and its checksum is known, as
+    /// [`wait_tensor`](Self::wait_tensor) waits for the tensor. Returns events behind the copies.
+    pub(crate) fn wait_enqueued(&self, index: usize) -> Result<Vec<Event>> {
+        let monitor = &self.state.monitor;
+        if index < monitor.num_arrivals() && !monitor.has_reached(Stage::Ended) {
+            monitor.wait_for_tensor(index, self.patience(None));
+            if let Some(arrived) = monitor.arrival(index) {
+                arrived?;
+                let events = monitor.mark_copies()?;
+                // It may have been lost meanwhile.
+                return monitor.arrival(index).unwrap_or(Ok(())).map(|()| events);
+            }
+        }
+        let result = self.wait_tensor(index, None);
+        let not_restored = || Err(not_restored(index));
+        result.unwrap_or_else(not_restored).map(|()| Vec::new())
     }
 
     /// Asks the job to stop, which it does within a chunk of data: it then ends with CANCELLED, and
@@ -298,16 +338,20 @@ fn run(
     let JobOptions {
         context,
         max_host_bytes,
+        after,
+        holds,
         progress,
         on_end,
     } = options;
     let mut call = Call::new(&context);
     call.max_host_bytes = max_host_bytes;
+    call.after = after;
     let progress = progress.map(|progress| -> Box<ProgressFn<'static>> { progress });
     call.progress = Progress::watched(progress, monitor.clone());
     let failed = |payload: Box<dyn Any + Send>| Done::saved(Err(panicked(payload.as_ref())));
     let done = catch_unwind(AssertUnwindSafe(|| work(&mut call)));
     let mut done = done.unwrap_or_else(failed);
+    drop(holds);
     if let Some(on_end) = on_end {
         let told = catch_unwind(AssertUnwindSafe(|| on_end(&done.result)));
         if let Err(payload) = told {

@@ -12,6 +12,7 @@ mod job_tests;
 mod latest;
 mod layout;
 mod manage;
+mod measure;
 mod merge;
 #[cfg(test)]
 mod merge_tests;

@@ -9,7 +9,7 @@ use super::restore::{RestoreOptions, RestoreOutcome};
 use super::restore_rounds::{self, RestoreFormat};
 use super::tensor::RestoreTensor;
 use super::view::{self, View, ViewOptions};
-use super::{open, verify, verify_v1};
+use super::{measure, open, verify, verify_v1};
 use crate::bundle::{DataExtent, Entry, Listing, Stored};
 use crate::coding;
 use crate::dtype::DType;
@@ -120,6 +120,18 @@ impl Reader {
             }
         }
         found.into_iter().flatten().collect()
+    }
+
+    /// Hands the data type and shape of each of `num` tensors, or slices of tensors, to `each`, by its
+    /// index and in any order; errors as in [`restore`](Self::restore), as far as they are known before
+    /// anything is read. `wanted` gives the key and the slice spec, which is empty for a whole tensor.
+    pub fn measure<'k>(
+        &self,
+        num: usize,
+        wanted: impl Fn(usize) -> (&'k [u8], &'k str),
+        each: impl FnMut(usize, Result<(DType, Shape)>),
+    ) {
+        measure::measure(&self.0, num, wanted, each);
     }
 
     /// Restores `tensors`; see [`RestoreOutcome`].

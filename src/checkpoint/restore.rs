@@ -32,6 +32,9 @@ pub struct RestoreOptions {
     /// Whether the tensors are to arrive in about the order of the call, rather than in that of the
     /// files; those of strings come after the others.
     pub in_request_order: bool,
+    /// Whether a tensor is verified before its first byte goes to a GPU, for which large ones are read
+    /// twice. Otherwise a checksum that differs leaves the memory of the tensor with anything.
+    pub strict: bool,
 }
 
 /// What came of each tensor of a call.

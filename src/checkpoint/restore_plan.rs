@@ -5,15 +5,16 @@ use super::coverage::{Coverage, Verifier};
 use super::refused::Refused;
 use super::restore::{RestoreOptions, Verify};
 use super::restore_strings::{Part, StringPlan};
-use super::tensor::{RestoreData, RestoreTensor};
+use super::tensor::RestoreTensor;
 use crate::bundle::{BundleReader, DataExtent, Entry, KeyText, Lookup, Stored};
 use crate::coding;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::memory::{self, DestSpan};
+use crate::memory;
+use crate::shape::Shape;
 use crate::slices::{self, Overlap, ShapeAndSlice, TensorSlice};
 use crate::transfer::Call;
-use crate::transfer::read::{Piece, Scatter, Target};
+use crate::transfer::read::{Dest, Piece, Scatter, Target};
 
 /// What is to be read, and what cannot be.
 #[derive(Default)]
@@ -129,33 +130,30 @@ impl Planner<'_> {
         let spec = check_request(tensor, entry, self.options.reshape)
             .map_err(|error| error.with_file(self.reader.index_file()))?;
         let swap = self.swap_unit(entry.dtype)?;
-        if let (Stored::Whole(extent), None, RestoreData::Bytes(dest)) =
-            (&entry.stored, &spec, &tensor.data)
-        {
+        let memory = tensor.data.memory();
+        if let (Stored::Whole(extent), None, Some(dest)) = (&entry.stored, &spec, memory) {
             // Nearly all tensors: nothing is allocated for them, nor looked up twice.
-            let target = direct(*dest, extent.size, 0)?;
+            let target = direct(dest, extent.size, 0)?;
             let piece = self.piece(*extent, self.options.verify != Verify::None, swap, target)?;
             planned.pieces.push(piece);
             return Ok(());
         }
-        let parts = self.locate(tensor.key, entry, spec.as_ref(), lookup)?;
-        match &tensor.data {
-            RestoreData::Bytes(dest) => {
+        let parts = locate(self.reader, tensor.key, entry, spec.as_ref(), lookup)?;
+        match memory {
+            Some(dest) => {
                 let element_size = entry.dtype.size().unwrap_or(1);
                 for part in parts {
                     let key = || stored_key(tensor.key, &part);
                     let coverage = self.coverage(&part, &key, element_size as u64, verifier);
-                    let piece = self.part(part, *dest, element_size, swap, coverage)?;
+                    let piece = self.part(part, dest, element_size, swap, coverage)?;
                     planned.pieces.push(piece);
                 }
             }
-            RestoreData::Strings(_) | RestoreData::TakeStrings(_) => {
-                planned.strings.push(StringPlan {
-                    tensor: self.index,
-                    num_elements: tensor.shape.num_elements(),
-                    parts,
-                })
-            }
+            None => planned.strings.push(StringPlan {
+                tensor: self.index,
+                num_elements: tensor.shape.num_elements(),
+                parts,
+            }),
         }
         Ok(())
     }
@@ -173,60 +171,6 @@ impl Planner<'_> {
             ))
             .with_file(self.reader.index_file())
         })
-    }
-
-    /// Where the requested elements are stored.
-    fn locate(
-        &self,
-        key: &[u8],
-        entry: &Entry,
-        spec: Option<&ShapeAndSlice>,
-        lookup: &mut Lookup<'_>,
-    ) -> Result<Vec<Part>> {
-        let full = TensorSlice::full(entry.shape.rank());
-        let wanted = spec.map_or(&full, |spec| &spec.slice);
-        let bounds = wanted.bounds(&entry.shape)?;
-        let parts = match &entry.stored {
-            Stored::Whole(extent) => {
-                // Without elements there is nothing to share, but there still is a checksum.
-                let everything = full.bounds(&entry.shape)?;
-                let overlap = Overlap::new(&everything, &bounds).unwrap_or_else(Overlap::empty);
-                vec![Part {
-                    extent: *extent,
-                    overlap,
-                    num_elements: entry.shape.num_elements(),
-                    slice: None,
-                }]
-            }
-            Stored::Slices { slices, .. } => {
-                let set = lookup.slice_set(key, &entry.shape, slices)?;
-                let cover = set.cover(&bounds).ok_or_else(|| {
-                    let name = String::from_utf8_lossy(key);
-                    Error::invalid_argument(format!(
-                        "Does not have sufficient slices for partitioned tensor {name} to restore in \
-                         slice_spec: {wanted}"
-                    ))
-                    .with_file(self.reader.index_file())
-                })?;
-                let mut parts = Vec::with_capacity(cover.len());
-                for (slice, overlap) in cover {
-                    let extent = lookup.slice(key, entry, slice)?;
-                    let num_elements = slice.shape_within(&entry.shape)?.num_elements();
-                    parts.push(Part {
-                        extent,
-                        overlap,
-                        num_elements,
-                        slice: Some(slice.clone()),
-                    });
-                }
-                parts
-            }
-        };
-        refuse_shared_bytes(&parts).map_err(|error| error.with_file(self.reader.index_file()))?;
-        for part in &parts {
-            self.reader.locate(&part.extent)?;
-        }
-        Ok(parts)
     }
 
     /// What verifies a stored piece.
@@ -253,7 +197,7 @@ impl Planner<'_> {
     fn part<'a>(
         &self,
         part: Part,
-        dest: DestSpan<'a>,
+        dest: Dest<'a>,
         element_size: usize,
         swap: u8,
         coverage: Coverage,
@@ -300,6 +244,65 @@ impl Planner<'_> {
     }
 }
 
+/// Where the requested elements are stored. The data files reach as far.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT for elements that are not stored; DATA_LOSS and OUT_OF_RANGE when index and data files
+/// do not fit together.
+pub(super) fn locate(
+    reader: &BundleReader,
+    key: &[u8],
+    entry: &Entry,
+    spec: Option<&ShapeAndSlice>,
+    lookup: &mut Lookup<'_>,
+) -> Result<Vec<Part>> {
+    let full = TensorSlice::full(entry.shape.rank());
+    let wanted = spec.map_or(&full, |spec| &spec.slice);
+    let bounds = wanted.bounds(&entry.shape)?;
+    let parts = match &entry.stored {
+        Stored::Whole(extent) => {
+            // Without elements there is nothing to share, but there still is a checksum.
+            let everything = full.bounds(&entry.shape)?;
+            let overlap = Overlap::new(&everything, &bounds).unwrap_or_else(Overlap::empty);
+            vec![Part {
+                extent: *extent,
+                overlap,
+                num_elements: entry.shape.num_elements(),
+                slice: None,
+            }]
+        }
+        Stored::Slices { slices, .. } => {
+            let set = lookup.slice_set(key, &entry.shape, slices)?;
+            let cover = set.cover(&bounds).ok_or_else(|| {
+                let name = String::from_utf8_lossy(key);
+                Error::invalid_argument(format!(
+                    "Does not have sufficient slices for partitioned tensor {name} to restore in \
+                     slice_spec: {wanted}"
+                ))
+                .with_file(reader.index_file())
+            })?;
+            let mut parts = Vec::with_capacity(cover.len());
+            for (slice, overlap) in cover {
+                let extent = lookup.slice(key, entry, slice)?;
+                let num_elements = slice.shape_within(&entry.shape)?.num_elements();
+                parts.push(Part {
+                    extent,
+                    overlap,
+                    num_elements,
+                    slice: Some(slice.clone()),
+                });
+            }
+            parts
+        }
+    };
+    refuse_shared_bytes(&parts).map_err(|error| error.with_file(reader.index_file()))?;
+    for part in &parts {
+        reader.locate(&part.extent)?;
+    }
+    Ok(parts)
+}
+
 /// The key that a stored piece of the tensor `key` has in the index.
 fn stored_key(key: &[u8], part: &Part) -> Vec<u8> {
     match &part.slice {
@@ -309,11 +312,11 @@ fn stored_key(key: &[u8], part: &Part) -> Vec<u8> {
 }
 
 /// All `size` bytes of a piece, to `at` in `dest`.
-fn direct(dest: DestSpan<'_>, size: u64, at: u64) -> Result<Target<'_>> {
+fn direct(dest: Dest<'_>, size: u64, at: u64) -> Result<Target<'_>> {
     let (at, size) = (usize::try_from(at).ok(), usize::try_from(size).ok());
     let part = at.zip(size).and_then(|(at, size)| dest.get(at, size));
     let part = part.ok_or_else(|| Error::internal("a slice leaves its destination"))?;
-    Ok(Target::Direct(part))
+    Ok(part.into())
 }
 
 /// Compares the request with the entry, in TensorFlow's order and words.
@@ -322,7 +325,6 @@ fn check_request(
     entry: &Entry,
     reshape: bool,
 ) -> Result<Option<ShapeAndSlice>> {
-    let name = KeyText(tensor.key);
     let spec = tensor.check(reshape)?;
     let shape = match &spec {
         Some(spec) => &spec.full_shape,
@@ -330,17 +332,22 @@ fn check_request(
         None => &tensor.shape,
     };
     if *shape != entry.shape {
-        return Err(Error::invalid_argument(format!(
-            "tensor_name = {name}; shape in shape_and_slice spec {shape} does not match the shape \
-             stored in checkpoint: {}",
-            entry.shape
-        )));
+        return Err(shape_differs(tensor.key, shape, &entry.shape));
     }
     if reshape {
         let stored = spec.as_ref().map_or(&entry.shape, |spec| &spec.slice_shape);
         tensor.check_reshape(stored)?;
     }
     Ok(spec)
+}
+
+/// The error of a request for a tensor of another shape than the stored one.
+pub(super) fn shape_differs(key: &[u8], shape: &Shape, stored: &Shape) -> Error {
+    let name = KeyText(key);
+    Error::invalid_argument(format!(
+        "tensor_name = {name}; shape in shape_and_slice spec {shape} does not match the shape \
+         stored in checkpoint: {stored}"
+    ))
 }
 
 /// Slices of one tensor have bytes of their own. An index that lets many point at the same ones could

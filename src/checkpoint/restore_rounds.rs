@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::device_name;
 use super::refused::Refused;
 use super::restore::{RestoreOptions, RestoreOutcome};
-use super::tensor::{RestoreData, RestoreTensor};
+use super::tensor::RestoreTensor;
 use crate::error::{Error, Result};
 use crate::transfer::Call;
 
@@ -178,10 +178,7 @@ fn outcome(
 }
 
 pub(super) fn memory_size(tensor: &RestoreTensor<'_>) -> u64 {
-    match &tensor.data {
-        RestoreData::Bytes(span) => span.len() as u64,
-        RestoreData::Strings(_) | RestoreData::TakeStrings(_) => 0,
-    }
+    tensor.data.memory().map_or(0, |memory| memory.len() as u64)
 }
 
 /// The round of each tensor, and the error of each whose device is none.
@@ -227,10 +224,8 @@ fn spans_of(tensors: &[RestoreTensor<'_>]) -> impl Iterator<Item = (Range<usize>
     tensors
         .iter()
         .enumerate()
-        .filter_map(|(index, tensor)| match &tensor.data {
-            RestoreData::Bytes(span) if !span.is_empty() => Some((span.addresses(), index)),
-            _ => None,
-        })
+        .filter_map(|(index, tensor)| Some((tensor.data.memory()?.addresses(), index)))
+        .filter(|(addresses, _)| !addresses.is_empty())
 }
 
 /// Names two of the destinations that overlap.

@@ -11,7 +11,9 @@ use super::restore_rounds::{RestoreFormat, RestorePlan, Round, RoundOutcome, mem
 use super::tensor::{RestoreData, RestoreTensor, check_dtype};
 use super::v1_sinks::{Append, Fill, Measure, Runs, Scatter};
 use crate::bundle::{KeyText, StringTensor};
+use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
+use crate::shape::Shape;
 use crate::slices::{Overlap, ShapeAndSlice, TensorSlice};
 use crate::transfer::{Call, Progress};
 use crate::v1::{Records, Sink, Tensor, V1Reader};
@@ -153,7 +155,7 @@ struct Plan {
 }
 
 /// A stored slice that the request needs.
-struct Part {
+pub(super) struct Part {
     slice: TensorSlice,
     shard: usize,
     overlap: Overlap,
@@ -205,18 +207,17 @@ fn check_request(
         )));
     }
     if !crate::v1::is_supported(dtype) {
-        return Err(Error::unimplemented(format!(
-            "Restoring data type {dtype} not yet supported"
-        )));
+        return Err(not_supported(dtype));
+    }
+    if let RestoreData::Device(_) = &tensor.data {
+        return Err(Error::unimplemented(
+            "a checkpoint in format V1 is restored to the host's memory only",
+        ));
     }
     let spec = tensor.check(reshape)?;
     match &spec {
         Some(spec) if spec.full_shape != stored.shape => {
-            return Err(Error::invalid_argument(format!(
-                "Shape in shape_and_slice spec does not match the shape in the save file: {}, save \
-                 file shape: {}",
-                spec.full_shape, stored.shape
-            )));
+            return Err(shape_differs(&spec.full_shape, &stored.shape));
         }
         None if !reshape && tensor.shape != stored.shape => {
             return Err(Error::invalid_argument(format!(
@@ -236,8 +237,25 @@ fn check_request(
     Ok(spec)
 }
 
+/// The error of a dtype that is not in this format.
+pub(super) fn not_supported(dtype: DType) -> Error {
+    Error::unimplemented(format!("Restoring data type {dtype} not yet supported"))
+}
+
+/// The error of a slice of a tensor of another shape than the stored one.
+pub(super) fn shape_differs(shape: &Shape, stored: &Shape) -> Error {
+    Error::invalid_argument(format!(
+        "Shape in shape_and_slice spec does not match the shape in the save file: {shape}, save file \
+         shape: {stored}"
+    ))
+}
+
 /// The stored slices that together hold the wanted one.
-fn locate(stored: &Tensor, wanted: &TensorSlice) -> Result<Vec<Part>> {
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT if they do not.
+pub(super) fn locate(stored: &Tensor, wanted: &TensorSlice) -> Result<Vec<Part>> {
     let bounds = wanted.bounds(&stored.shape)?;
     let part = |slice: &TensorSlice, shard: usize, overlap: Overlap| -> Result<Part> {
         let num_elements = slice.shape_within(&stored.shape)?.num_elements();

@@ -122,6 +122,8 @@ impl<'a> V2Plan<'_, 'a> {
             bundle: &bundle,
             keep_going: self.options.keep_going,
             in_request_order: self.options.in_request_order,
+            strict: self.options.strict,
+            only_checks: false,
             members,
         };
         let read = read::execute(call, pieces, num, how)?;

@@ -372,6 +372,7 @@ fn with_key_of(error: Error, tensors: &[SaveTensor<'_>]) -> Error {
 fn to_write<'a>(tensor: &'a SaveTensor<'_>, shard_id: u32) -> WriteTensor<'a> {
     let source = match &tensor.data {
         SaveData::Bytes(span) => Source::Bytes(*span),
+        SaveData::Device(span) => Source::Device(*span),
         SaveData::Strings(elements) => Source::Strings(StringsToSave(elements)),
     };
     WriteTensor { shard_id, source }

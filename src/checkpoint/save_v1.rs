@@ -180,6 +180,11 @@ fn to_write<'a>(tensor: &'a SaveTensor<'_>) -> Result<TensorToWrite<'a>> {
         slice,
         values: match &tensor.data {
             SaveData::Bytes(span) => Values::Bytes(*span),
+            SaveData::Device(_) => {
+                return Err(Error::unimplemented(
+                    "a checkpoint in format V1 is saved from the host's memory only",
+                ));
+            }
             SaveData::Strings(elements) => Values::Strings(elements),
         },
     })

@@ -3,11 +3,13 @@
 use std::fmt;
 
 use crate::bundle::StringTensor;
+use crate::device::DeviceSpan;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::{DestSpan, SourceSpan};
 use crate::shape::Shape;
 use crate::slices::ShapeAndSlice;
+use crate::transfer::read::Dest;
 
 /// A tensor to be saved.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct SaveTensor<'a> {
 pub enum SaveData<'a> {
     /// Elements of a fixed size, little-endian.
     Bytes(SourceSpan<'a>),
+    /// As [`Bytes`](Self::Bytes), in a GPU's memory.
+    Device(DeviceSpan<'a>),
     /// Elements of `DType::String`.
     Strings(StringSpans<'a>),
 }
@@ -89,6 +93,8 @@ pub struct RestoreTensor<'a> {
 pub enum RestoreData<'a> {
     /// Memory of exactly the tensor's size, for elements of a fixed size.
     Bytes(DestSpan<'a>),
+    /// As [`Bytes`](Self::Bytes), in a GPU's memory.
+    Device(DeviceSpan<'a>),
     /// For `DType::String`.
     Strings(&'a mut StringTensor),
     /// For `DType::String`: called with the elements as soon as they are there, on the thread of the
@@ -100,16 +106,26 @@ impl fmt::Debug for RestoreData<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bytes(span) => f.debug_tuple("Bytes").field(span).finish(),
+            Self::Device(span) => f.debug_tuple("Device").field(span).finish(),
             Self::Strings(_) | Self::TakeStrings(_) => f.write_str("Strings"),
         }
     }
 }
 
-impl RestoreData<'_> {
+impl<'a> RestoreData<'a> {
+    /// The memory of elements of a fixed size.
+    pub(super) fn memory(&self) -> Option<Dest<'a>> {
+        match self {
+            Self::Bytes(span) => Some(Dest::Host(*span)),
+            Self::Device(span) => Some(Dest::Device(*span)),
+            Self::Strings(_) | Self::TakeStrings(_) => None,
+        }
+    }
+
     /// Hands the elements over, if they are strings.
     pub(super) fn put_strings(&mut self, strings: StringTensor) {
         match self {
-            Self::Bytes(_) => {}
+            Self::Bytes(_) | Self::Device(_) => {}
             Self::Strings(out) => **out = strings,
             Self::TakeStrings(take) => take(strings),
         }
@@ -159,13 +175,17 @@ impl SaveTensor<'_> {
                 self.slice_spec, self.shape
             )));
         }
-        let (have, want) = match &self.data {
-            SaveData::Bytes(span) => (
-                Some(span.len() as u64).filter(|_| self.dtype.size().is_some()),
+        let bytes = |len: usize| {
+            (
+                Some(len as u64).filter(|_| self.dtype.size().is_some()),
                 self.dtype
                     .size()
                     .and_then(|size| self.shape.byte_size(size)),
-            ),
+            )
+        };
+        let (have, want) = match &self.data {
+            SaveData::Bytes(span) => bytes(span.len()),
+            SaveData::Device(span) => bytes(span.len()),
             SaveData::Strings(elements) => (
                 Some(elements.len() as u64).filter(|_| self.dtype == DType::String),
                 Some(self.shape.num_elements()),
@@ -192,17 +212,17 @@ impl RestoreTensor<'_> {
                 self.slice_spec, spec.slice_shape, self.shape
             )));
         }
-        match &self.data {
-            RestoreData::Strings(_) | RestoreData::TakeStrings(_) => match self.dtype {
+        match self.data.memory() {
+            None => match self.dtype {
                 DType::String => Ok(spec),
                 _ => Err(size_mismatch(self.dtype, &self.shape, None, None)),
             },
-            RestoreData::Bytes(span) => {
+            Some(memory) => {
                 let want = self
                     .dtype
                     .size()
                     .and_then(|size| self.shape.byte_size(size));
-                let have = Some(span.len() as u64);
+                let have = Some(memory.len() as u64);
                 if have == want {
                     Ok(spec)
                 } else {

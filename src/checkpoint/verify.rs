@@ -170,6 +170,8 @@ impl Batch<'_> {
         let pieces = std::mem::take(&mut self.pieces);
         let tensors = std::mem::take(&mut self.tensors);
         let how = How {
+            strict: false,
+            only_checks: false,
             bundle: &bundle,
             keep_going: true,
             in_request_order: false,

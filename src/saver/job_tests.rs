@@ -115,7 +115,7 @@ fn restored(prefix: &Path) -> u8 {
     let context = context(0);
     let options = RestoreOptions::default();
     let mut call = Call::new(&context);
-    let restored = keeping(1).restore(prefix, &options, |_| Ok(data), &mut call);
+    let restored = keeping(1).restore(prefix, &options, |_, _| Ok(data), &mut call);
     restored.unwrap();
     assert!(bytes.iter().all(|byte| *byte == bytes[0]));
     bytes[0]

@@ -31,7 +31,7 @@ impl Saver {
         &self,
         save_path: &Path,
         options: &RestoreOptions,
-        destinations: impl FnOnce(&[Shape]) -> Result<Vec<RestoreData<'a>>>,
+        destinations: impl FnOnce(&[Shape], &mut Call<'_>) -> Result<Vec<RestoreData<'a>>>,
         call: &mut Call<'_>,
     ) -> Result<()> {
         let built = self.built("restore")?;
@@ -70,7 +70,7 @@ struct Restore<'r> {
 impl Restore<'_> {
     fn run<'a>(
         &self,
-        destinations: impl FnOnce(&[Shape]) -> Result<Vec<RestoreData<'a>>>,
+        destinations: impl FnOnce(&[Shape], &mut Call<'_>) -> Result<Vec<RestoreData<'a>>>,
         call: &mut Call<'_>,
     ) -> Result<()> {
         let own: Vec<&[u8]> = self
@@ -131,7 +131,7 @@ impl Restore<'_> {
         &self,
         keys: &[&[u8]],
         shapes: Vec<Shape>,
-        destinations: impl FnOnce(&[Shape]) -> Result<Vec<RestoreData<'a>>>,
+        destinations: impl FnOnce(&[Shape], &mut Call<'_>) -> Result<Vec<RestoreData<'a>>>,
         call: &mut Call<'_>,
     ) -> Result<()> {
         let variables = self.variables.variables();
@@ -142,7 +142,7 @@ impl Restore<'_> {
             }
         }
         let mut data: Vec<Option<RestoreData<'_>>> =
-            destinations(&given)?.into_iter().map(Some).collect();
+            destinations(&given, call)?.into_iter().map(Some).collect();
         if data.len() != variables.len() {
             return Err(Error::internal(format!(
                 "every variable needs a destination; num_destinations={} num_variables={}",

@@ -77,7 +77,7 @@ fn restore(saver: &Saver, prefix: &Path) -> Result<u8> {
     saver.restore(
         prefix,
         &RestoreOptions::default(),
-        |_| Ok(data),
+        |_, _| Ok(data),
         &mut Call::new(&context),
     )?;
     assert_eq!(a, [a[0]; 4]);
@@ -265,7 +265,7 @@ fn a_table_that_grew_is_restored_in_its_stored_size() {
         .unwrap();
     let mut restored = [0; 3];
     let data = vec![RestoreData::Bytes(restored.as_mut_slice().into())];
-    let destinations = |shapes: &[Shape]| {
+    let destinations = |shapes: &[Shape], _: &mut Call<'_>| {
         assert_eq!(shapes, [Shape::new([3]).unwrap()]);
         Ok(data)
     };
@@ -283,8 +283,9 @@ fn nothing_is_restored_if_one_name_is_missing() {
     let variables = vec![variable("", "a").into(), variable("", "c").into()];
     let of_another = Saver::new(variables, keeping(5)).unwrap();
     let context = Context::new(ContextOptions::default()).unwrap();
-    let asked =
-        |_: &[Shape]| -> Result<Vec<RestoreData<'_>>> { panic!("not before all are found") };
+    let asked = |_: &[Shape], _: &mut Call<'_>| -> Result<Vec<RestoreData<'_>>> {
+        panic!("not before all are found")
+    };
     let error = of_another
         .restore(
             &path,

@@ -1,20 +1,25 @@
 //! The memory that the calls on one context may hold together.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::device::PinnedBuffer;
 use crate::error::{Error, Result};
 use crate::memory::ChunkBuffer;
 
 /// Default limit of a context in bytes.
 pub const DEFAULT: u64 = 64 << 20;
 
+/// As [`DEFAULT`], once GPUs take part: what keeps one of them busy is half of this.
+pub const DEFAULT_WITH_DEVICES: u64 = 256 << 20;
+
 /// Smallest limit in bytes: two buffers of a MiB.
 pub const MINIMUM: u64 = 2 << 20;
 
 /// How often a call that waits for others asks whether it is still wanted.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+pub const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Bytes that calls hold only while they work: what they hold for longer leaves so much of a budget, so
 /// that no call waits for one that waits itself.
@@ -23,7 +28,9 @@ const WORKING: u64 = 1 << 20;
 /// Bytes that may be held, and bytes that are.
 #[derive(Debug)]
 pub struct Budget {
-    limit: u64,
+    /// Larger for who has not set it, once GPUs take part.
+    limit: AtomicU64,
+    is_default: bool,
     held: Mutex<Held>,
     released: Condvar,
 }
@@ -34,31 +41,46 @@ struct Held {
     bytes: u64,
     /// Buffers that nobody uses now, kept because fresh ones cost more than a copy into them; within the
     /// limit together with the reservations, before which they go.
-    kept: Vec<ChunkBuffer>,
+    kept: Vec<Kept>,
+}
+
+/// A buffer that outlives its call.
+#[derive(Debug)]
+pub enum Kept {
+    /// For the copy that a save in the background makes.
+    Chunk(ChunkBuffer),
+    /// For copies from and to a GPU.
+    Pinned(PinnedBuffer),
+}
+
+impl Kept {
+    fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Chunk(buffer) => buffer.capacity(),
+            Self::Pinned(buffer) => buffer.capacity(),
+        };
+        bytes as u64
+    }
 }
 
 impl Held {
     fn kept_bytes(&self) -> u64 {
-        self.kept.iter().map(bytes_of).sum()
+        self.kept.iter().map(Kept::bytes).sum()
     }
 
     /// Takes out what is beyond `limit`.
-    fn excess(&mut self, limit: u64) -> Vec<ChunkBuffer> {
+    fn excess(&mut self, limit: u64) -> Vec<Kept> {
         let mut excess = Vec::new();
         let mut kept = self.kept_bytes();
         while self.bytes + kept > limit {
             let Some(buffer) = self.kept.pop() else {
                 break;
             };
-            kept -= bytes_of(&buffer);
+            kept -= buffer.bytes();
             excess.push(buffer);
         }
         excess
     }
-}
-
-fn bytes_of(buffer: &ChunkBuffer) -> u64 {
-    buffer.capacity() as u64
 }
 
 impl Budget {
@@ -68,9 +90,10 @@ impl Budget {
     ///
     /// INVALID_ARGUMENT naming the minimum for a smaller limit.
     pub fn new(limit: u64) -> Result<Self> {
-        let limit = check_limit(limit)?.unwrap_or(DEFAULT);
+        let limit = check_limit(limit)?;
         Ok(Self {
-            limit,
+            limit: AtomicU64::new(limit.unwrap_or(DEFAULT)),
+            is_default: limit.is_none(),
             held: Mutex::default(),
             released: Condvar::new(),
         })
@@ -89,12 +112,12 @@ impl Budget {
         least: u64,
         poll: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Reservation<'_>> {
-        let reserved = self.take(wanted, least, self.limit, 0, poll);
+        let reserved = self.take(wanted, least, self.limit(), &mut |_| false, poll);
         reserved.map(|(reservation, _)| reservation)
     }
 
     /// As [`reserve`](Self::reserve), for buffers that are held while the call waits for others. Along come
-    /// buffers of `size` bytes that were [kept](Self::give_back), no more than there is room for.
+    /// those that were [kept](Self::give_back) and that `is_wanted`, no more than there is room for.
     ///
     /// # Errors
     ///
@@ -103,15 +126,31 @@ impl Budget {
         &self,
         wanted: u64,
         least: u64,
-        size: usize,
+        is_wanted: &mut dyn FnMut(&Kept) -> bool,
         poll: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<(Reservation<'_>, Vec<ChunkBuffer>)> {
-        self.take(wanted, least, self.long_limit(), size, poll)
+    ) -> Result<(Reservation<'_>, Vec<Kept>)> {
+        self.take(wanted, least, self.long_limit(), is_wanted, poll)
     }
 
     /// Most bytes that may be held while their call waits for others.
     pub fn long_limit(&self) -> u64 {
-        self.limit - WORKING.min(self.limit)
+        self.limit() - WORKING.min(self.limit())
+    }
+
+    /// Bytes beyond [`long_limit`](Self::long_limit).
+    pub fn room_for_work(&self) -> u64 {
+        WORKING
+    }
+
+    /// GPUs take part from now on: who has not set a limit gets the larger one.
+    pub fn make_room_for_devices(&self) {
+        if self.is_default {
+            self.limit.store(DEFAULT_WITH_DEVICES, Ordering::Relaxed);
+        }
+    }
+
+    fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
     }
 
     fn take(
@@ -119,9 +158,9 @@ impl Budget {
         wanted: u64,
         least: u64,
         limit: u64,
-        size: usize,
+        is_wanted: &mut dyn FnMut(&Kept) -> bool,
         poll: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<(Reservation<'_>, Vec<ChunkBuffer>)> {
+    ) -> Result<(Reservation<'_>, Vec<Kept>)> {
         let least = least.min(limit);
         let mut held = self.held.lock();
         while limit.saturating_sub(held.bytes) < least {
@@ -131,15 +170,14 @@ impl Budget {
         }
         let bytes = wanted.clamp(least, limit.saturating_sub(held.bytes).max(least));
         held.bytes += bytes;
-        let mut buffers = Vec::new();
-        let mut room = bytes.checked_div(size as u64).unwrap_or(0);
-        while room > 0
-            && let Some(place) = held.kept.iter().rposition(|kept| kept.capacity() == size)
-        {
-            buffers.push(held.kept.swap_remove(place));
-            room -= 1;
-        }
-        let excess = held.excess(self.limit);
+        let mut room = bytes;
+        let wanted = held.kept.extract_if(.., |kept| {
+            let fits = kept.bytes() <= room && is_wanted(kept);
+            room -= if fits { kept.bytes() } else { 0 };
+            fits
+        });
+        let buffers = wanted.collect();
+        let excess = held.excess(self.limit());
         drop(held);
         drop(excess);
         let reservation = Reservation {
@@ -150,13 +188,13 @@ impl Budget {
     }
 
     /// Keeps what fits of the buffers of reservations, which are given back.
-    pub fn give_back(&self, mut reserved: Vec<Reservation<'_>>, buffers: Vec<ChunkBuffer>) {
+    pub fn give_back(&self, mut reserved: Vec<Reservation<'_>>, buffers: Vec<Kept>) {
         let mut held = self.held.lock();
         for reservation in &mut reserved {
             held.bytes -= std::mem::take(&mut reservation.bytes);
         }
         held.kept.extend(buffers);
-        let excess = held.excess(self.limit);
+        let excess = held.excess(self.limit());
         drop(held);
         self.released.notify_all();
         drop(excess);
@@ -255,7 +293,7 @@ mod tests {
     fn buffers_that_are_held_for_long_leave_some_for_those_that_work() {
         let budget = Budget::new(4 << 20).unwrap();
         let (long, kept) = budget
-            .reserve_buffers(u64::MAX, 1, 4096, &mut || Ok(()))
+            .reserve_buffers(u64::MAX, 1, &mut |_| true, &mut || Ok(()))
             .unwrap();
         assert!(kept.is_empty());
         assert_eq!(long.bytes(), budget.long_limit());
@@ -267,13 +305,14 @@ mod tests {
     fn buffers_are_kept_within_the_limit_until_others_need_the_memory() {
         let budget = Budget::new(4 << 20).unwrap();
         let size = 1 << 20;
-        let buffers = |num: u64| -> Vec<ChunkBuffer> {
-            (0..num).map(|_| ChunkBuffer::new(size).unwrap()).collect()
+        let buffers = |num: u64| -> Vec<Kept> {
+            let buffers = (0..num).map(|_| ChunkBuffer::new(size).unwrap());
+            buffers.map(Kept::Chunk).collect()
         };
         let kept = || budget.held.lock().kept_bytes() >> 20;
         let long = |num: u64| {
             let wanted = num << 20;
-            budget.reserve_buffers(wanted, wanted, size, &mut || Ok(()))
+            budget.reserve_buffers(wanted, wanted, &mut |_| true, &mut || Ok(()))
         };
         let (reservation, _) = long(3).unwrap();
         budget.give_back(vec![reservation], buffers(6));
@@ -295,6 +334,12 @@ mod tests {
     fn a_limit_below_the_minimum_is_refused_by_name() {
         let error = Budget::new(MINIMUM - 1).unwrap_err();
         assert!(error.message().contains("minimum=2097152"), "{error}");
-        assert_eq!(Budget::new(0).unwrap().limit, DEFAULT);
+        let budget = Budget::new(0).unwrap();
+        assert_eq!(budget.limit(), DEFAULT);
+        budget.make_room_for_devices();
+        assert_eq!(budget.limit(), DEFAULT_WITH_DEVICES);
+        let budget = Budget::new(MINIMUM).unwrap();
+        budget.make_room_for_devices();
+        assert_eq!(budget.limit(), MINIMUM);
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::deliver::to_usize;
 use super::mounts::{Mount, Mounts};
-use super::read_plan::Piece;
+use super::piece::Piece;
 use crate::error::Result;
 use crate::io::direct::BLOCK;
 use crate::io::read::ReadFile;

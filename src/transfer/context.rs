@@ -1,11 +1,13 @@
-//! What outlives a call: the number of threads, the memory budget that calls share, and what was learned
-//! of the mounts.
+//! What outlives a call: the number of threads, the memory budget that calls share, what was learned of the
+//! mounts, and the GPUs.
 
 use std::time::Instant;
 
 use super::budget::{self, Budget, Reservation};
+use super::lanes::Devices;
 use super::mounts::Mounts;
 use super::{Monitor, Progress, Stats};
+use crate::device::Event;
 use crate::error::Result;
 
 /// How a [`Context`] is made. Zero stands for the default throughout.
@@ -33,6 +35,7 @@ pub struct Context {
     num_threads: usize,
     num_storage_threads: usize,
     mounts: Mounts,
+    devices: Devices,
 }
 
 impl Context {
@@ -56,6 +59,7 @@ impl Context {
             num_threads,
             num_storage_threads,
             mounts: Mounts::default(),
+            devices: Devices::default(),
         })
     }
 
@@ -74,33 +78,38 @@ impl Context {
         &self.mounts
     }
 
+    /// The GPUs that calls have had to do with.
+    pub fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
     /// The memory that calls may hold.
     pub(super) fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Frees the memory that was kept for the next copy of a save. It counts against the budget, and goes
-    /// by itself when another call needs it.
+    /// Frees the memory that was kept for the next copy of a save, and for copies from and to GPUs. It
+    /// counts against the budget, and goes by itself when another call needs it.
     pub fn trim(&self) {
         self.budget.trim();
+        self.devices.trim();
     }
 
     /// Takes what a call needs: buffers of up to `buffer` bytes for `num_threads` threads, within the
-    /// budget and the call's own limit `max_host_bytes` (0 = none). `poll` is called while it waits for
-    /// other calls.
+    /// budget and what the call may hold by its own `limit`. `poll` is called while it waits for other
+    /// calls.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT for a limit below the minimum; those of `poll`.
+    /// Those of `poll`.
     pub(super) fn admit(
         &self,
         num_threads: usize,
         buffer: usize,
-        max_host_bytes: u64,
+        limit: u64,
         poll: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Admission<'_>> {
         let wanted = (num_threads as u64).saturating_mul(buffer as u64);
-        let limit = budget::check_limit(max_host_bytes)?.unwrap_or(u64::MAX);
         let least = SMALLEST_BUFFER;
         let reservation = self.budget.reserve(wanted.min(limit), least, poll)?;
         // Fewer threads rather than buffers too small to be worth a system call.
@@ -149,6 +158,15 @@ pub struct Call<'a> {
     pub stats: Stats,
     /// Whether a save is to copy all tensors that fit the budget before it writes.
     pub(crate) copies_first: bool,
+    /// Bytes of page-locked buffers that the call holds.
+    pub(super) pinned: u64,
+    /// What the first copy from or to a GPU waits for: what the caller's streams were about to do when
+    /// the call was made.
+    pub after: Vec<Event>,
+    /// Whether a restore may end while copies to GPUs are under way.
+    pub leaves_copies: bool,
+    /// What ends those copies.
+    pub copied: Vec<Event>,
 }
 
 impl<'a> Call<'a> {
@@ -160,6 +178,10 @@ impl<'a> Call<'a> {
             progress: Progress::new(None),
             stats: Stats::default(),
             copies_first: false,
+            pinned: 0,
+            after: Vec::new(),
+            leaves_copies: false,
+            copied: Vec::new(),
         }
     }
 
@@ -169,15 +191,25 @@ impl<'a> Call<'a> {
     }
 
     /// Buffers of up to `buffer` bytes for `num_threads` threads; see [`Context::admit`].
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT for a limit of the call's own below the minimum; CANCELLED.
     pub(crate) fn admit(&mut self, num_threads: usize, buffer: usize) -> Result<Admission<'a>> {
+        let limit = budget::check_limit(self.max_host_bytes)?;
+        let limit = limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.pinned));
         let progress = &mut self.progress;
-        let admission =
-            self.context
-                .admit(num_threads, buffer, self.max_host_bytes, &mut || {
-                    progress.poll()
-                })?;
-        self.stats.peak_host_bytes = self.stats.peak_host_bytes.max(admission.bytes());
+        let admission = self
+            .context
+            .admit(num_threads, buffer, limit, &mut || progress.poll())?;
+        self.note_held(admission.bytes());
         Ok(admission)
+    }
+
+    /// Notes that the call holds so many bytes of buffers, beside the page-locked ones.
+    pub(super) fn note_held(&mut self, bytes: u64) {
+        let peak = &mut self.stats.peak_host_bytes;
+        *peak = (*peak).max(self.pinned + bytes);
     }
 
     /// Notes how long the call took.

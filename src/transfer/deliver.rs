@@ -1,6 +1,6 @@
 //! Hands bytes that were read to their destination.
 
-use super::read_plan::{Piece, Target};
+use super::piece::{Dest, Piece, Target};
 use crate::error::{Error, Result};
 use crate::memory::DestSpan;
 
@@ -11,7 +11,11 @@ pub fn deliver(piece: &Piece<'_>, bytes: &[u8], start: u64) -> Result<u64> {
     let scatter = match &piece.target {
         Target::Discard => return Ok(0),
         Target::Direct(dest) => return copy(*dest, start, bytes, swap),
+        Target::Upload(_) => return Err(not_here()),
         Target::Scatter(scatter) => scatter,
+    };
+    let Dest::Host(dest) = scatter.dest else {
+        return Err(not_here());
     };
     let (overlap, size) = (&scatter.overlap, scatter.element_size);
     let end = start + bytes.len() as u64;
@@ -25,9 +29,14 @@ pub fn deliver(piece: &Piece<'_>, bytes: &[u8], start: u64) -> Result<u64> {
         }
         let part = bytes.get(to_usize(from - start)?..to_usize(to - start)?);
         let at = run.dest * size + (from - run.source * size);
-        delivered += copy(scatter.dest, at, part.unwrap_or_default(), swap)?;
+        delivered += copy(dest, at, part.unwrap_or_default(), swap)?;
     }
     Ok(delivered)
+}
+
+/// A GPU's memory is filled by its own way; see [`upload`](super::upload).
+fn not_here() -> Error {
+    Error::internal("a GPU's memory is not the host's to write to")
 }
 
 fn copy(dest: DestSpan<'_>, at: u64, bytes: &[u8], swap: usize) -> Result<u64> {

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use super::download::Download;
 use super::write_plan::{Item, Layout, Part, Source, WritePlan, WriteTensor};
 use crate::error::{Error, Result};
 use crate::memory::{ChunkBuffer, SourceSpan};
@@ -29,7 +30,7 @@ pub struct Chunk {
 pub type Emit<'e> = dyn FnMut(&mut ChunkBuffer, Chunk) -> Result<()> + 'e;
 
 /// Copies the parts of an item into `buffer`, which is at least as large as the plan's chunks, and emits
-/// it chunk by chunk.
+/// it chunk by chunk. What is a GPU's comes by way of `download`.
 ///
 /// # Errors
 ///
@@ -39,6 +40,7 @@ pub fn fill(
     item: &Item,
     tensors: &[WriteTensor<'_>],
     layout: &Layout,
+    download: &mut Download<'_, '_>,
     buffer: &mut ChunkBuffer,
     emit: &mut Emit<'_>,
 ) -> Result<()> {
@@ -80,10 +82,14 @@ pub fn fill(
                 });
                 part.crc.store(crc.map_err(place)?, Ordering::Relaxed);
             }
-            Source::Bytes(span) => {
+            Source::Bytes(_) | Source::Device(_) => {
                 let gap = offset - chunk.offset - buffer.filled().len() as u64;
                 buffer.append_zeros(usize::try_from(gap).unwrap_or(usize::MAX));
-                copy(span, part, buffer).map_err(place)?;
+                match &tensor.source {
+                    Source::Bytes(span) => copy(span, part, buffer),
+                    _ => download.append(number, part, buffer),
+                }
+                .map_err(place)?;
                 chunk.parts.end = number + 1;
                 chunk.moved += part.len;
                 chunk.tensors += u64::from(part.start + part.len == size);

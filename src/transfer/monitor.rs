@@ -5,12 +5,15 @@
 //! variable; who announces something touches its lock only if somebody waits.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::Update;
+use crate::device::{DeviceContext, Event, Stream};
 use crate::error::{Error, Result};
 
 /// How far a call is, in the order in which it gets there.
@@ -40,8 +43,14 @@ const PENDING: u8 = 0;
 const COMPLETE: u8 = 1;
 const FAILED: u8 = 2;
 
+/// How often who waits for copies for a limited time looks after them.
+const LOOK_INTERVAL: Duration = Duration::from_micros(200);
+
 /// In the list of what is waited for: a stage, not a tensor.
 const STAGE: usize = usize::MAX;
+
+/// A stream and its context.
+pub type DeviceStream = (Arc<DeviceContext>, Arc<Stream>);
 
 /// The state of a call that other threads may look at.
 #[derive(Debug)]
@@ -54,6 +63,10 @@ pub struct Monitor {
     /// For each tensor of a restore whether it has arrived; empty if nobody asks.
     arrivals: Vec<AtomicU8>,
     failed: Mutex<BTreeMap<usize, Error>>,
+    /// Where copies to GPUs are enqueued.
+    streams: Mutex<Vec<DeviceStream>>,
+    /// Events behind the copies of tensors that somebody looks after from time to time.
+    asked: Mutex<BTreeMap<usize, Vec<Event>>>,
     /// Threads that wait.
     num_waiting: AtomicUsize,
     /// What they wait for.
@@ -74,6 +87,8 @@ impl Monitor {
                 .take(num_arrivals)
                 .collect(),
             failed: Mutex::default(),
+            streams: Mutex::default(),
+            asked: Mutex::default(),
             num_waiting: AtomicUsize::new(0),
             waited_for: Mutex::default(),
             changed: Condvar::new(),
@@ -139,7 +154,8 @@ impl Monitor {
         self.wait(STAGE, timeout, || self.has_reached(stage))
     }
 
-    /// Tensor `index` is complete and, as far as asked for, verified.
+    /// Tensor `index` is complete and, as far as asked for, verified; in a GPU's memory once the copies have
+    /// run that are enqueued.
     pub fn arrived(&self, index: usize) {
         self.set_arrival(index, COMPLETE);
     }
@@ -160,6 +176,70 @@ impl Monitor {
             arrival.store(state, Ordering::SeqCst);
             self.announce(index);
         }
+    }
+
+    /// Copies to GPUs are enqueued on these streams from now on; all that were enqueued on others have run.
+    pub(super) fn set_streams(&self, streams: Vec<DeviceStream>) {
+        *self.streams.lock() = streams;
+    }
+
+    /// Events behind the copies that are enqueued now. For a tensor that has arrived they come no later than
+    /// the ring's worth of copies after its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of the driver.
+    pub fn mark_copies(&self) -> Result<Vec<Event>> {
+        let streams = self.streams.lock();
+        let marks = streams.iter().map(|(context, stream)| {
+            let entered = context.enter()?;
+            let event = Event::new(&entered)?;
+            stream.record(&entered, &event)?;
+            Ok(event)
+        });
+        marks.collect()
+    }
+
+    /// Waits until the copies have run that are enqueued now, of tensor `index`, which has arrived, among
+    /// others, until `deadline` at most. Returns whether they have.
+    ///
+    /// # Errors
+    ///
+    /// Those of the driver.
+    pub fn wait_for_copies(&self, index: usize, deadline: Option<Instant>) -> Result<bool> {
+        if deadline.is_none() {
+            for event in self.mark_copies()? {
+                event.wait(&event.context().enter()?)?;
+            }
+            return Ok(true);
+        }
+        // The driver waits as long as it takes, or only looks.
+        while !self.have_copies_run(index)? {
+            let left = deadline.map_or(LOOK_INTERVAL, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                return Ok(false);
+            }
+            std::thread::sleep(left.min(LOOK_INTERVAL));
+        }
+        Ok(true)
+    }
+
+    /// Whether the copies have run that were enqueued when this was first asked for tensor `index`.
+    fn have_copies_run(&self, index: usize) -> Result<bool> {
+        let mut asked = self.asked.lock();
+        let events = match asked.entry(index) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(self.mark_copies()?),
+        };
+        for event in events {
+            if !event.is_reached(&event.context().enter()?)? {
+                return Ok(false);
+            }
+        }
+        asked.remove(&index);
+        Ok(true)
     }
 
     /// Number of tensors that can be waited for.

@@ -9,6 +9,8 @@
 //! * *runs*: only the bytes that a slice needs, unverified: short runs that are neighbours together,
 //!   long ones straight into the destination;
 //! * *chunks*: of a piece whose chunks have checksums of their own, those that a slice needs.
+//!
+//! What goes to a GPU takes its [own way](super::upload).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -16,15 +18,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::cold::{self, ColdReads};
-use super::deliver::{deliver, span_at, straight, to_usize};
+use super::lanes::Lanes;
+pub use super::piece::{ChunkCrcs, Dest, Piece, Scatter, Target};
 use super::pipeline::{self, Shared};
-pub use super::read_plan::{ChunkCrcs, How, Piece, Scatter, Target};
-use super::read_plan::{GAP, Item, ReadPlan, SMALL, items_per_tensor, plan};
-use super::{CHUNK, Call, ITEM};
-use crate::bundle::DataExtent;
-use crate::checksum::{self, Crc32c};
+pub use super::read_plan::How;
+use super::read_plan::{Item, ReadPlan, items_per_tensor, plan};
+use super::{CHUNK, Call, ITEM, Monitor};
+use crate::checksum::Crc32c;
 use crate::error::{Code, Error, Result};
-use crate::memory::{ChunkBuffer, DestSpan};
+use crate::memory::ChunkBuffer;
 
 /// What came of the tensors of a call.
 #[derive(Debug, Default)]
@@ -44,7 +46,7 @@ pub struct Outcome {
 /// Only those that concern no tensor: no memory for buffers, a limit below the minimum.
 pub fn execute(
     call: &mut Call<'_>,
-    pieces: Vec<Piece<'_>>,
+    mut pieces: Vec<Piece<'_>>,
     num_tensors: usize,
     how: How<'_>,
 ) -> Result<Outcome> {
@@ -58,9 +60,28 @@ pub fn execute(
         None => (context.num_threads(), CHUNK, 0),
     };
     let threads = threads.min(usize::try_from(total >> 20).unwrap_or(usize::MAX).max(1));
-    let admission = call.admit(threads, chunk + margin)?;
-    let room = admission.buffer - margin;
-    let mut plan = plan(pieces, room, cold.is_some());
+    let pageable = threads * (chunk + margin);
+    let (lanes, needs_buffers) = open_lanes(call, &pieces, pageable, cold.is_some())?;
+    let mut failed = BTreeMap::new();
+    if how.strict && !lanes.is_empty() {
+        let checked = check_first(call, &pieces, lanes.slot() as u64, num_tensors, how)?;
+        if checked.ended.is_some() {
+            return Ok(Outcome {
+                complete: vec![false; num_tensors],
+                ..checked
+            });
+        }
+        failed = checked.failed;
+        pieces.retain(|piece| !failed.contains_key(&(piece.tensor as usize)));
+    }
+    let admission = match needs_buffers {
+        true => Some(call.admit(threads, chunk + margin)?),
+        false => None,
+    };
+    let buffer = admission.as_ref().map_or(0, |admission| admission.buffer);
+    let threads = admission.as_ref().map_or(threads, |it| it.num_threads);
+    let room = buffer.saturating_sub(margin);
+    let mut plan = plan(pieces, room, lanes.slot(), cold.is_some());
     if how.in_request_order {
         plan.put_in_request_order();
     }
@@ -69,24 +90,33 @@ pub fn execute(
         items_left: items_per_tensor(&plan, num_tensors),
         how,
         room,
+        lanes: &lanes,
         cold,
-        failed: Mutex::default(),
-        any_failed: AtomicBool::new(false),
+        any_failed: AtomicBool::new(!failed.is_empty()),
+        failed: Mutex::new(failed),
         bytes_io: AtomicU64::new(0),
         bytes_verified: AtomicU64::new(0),
         bytes_verified_by_chunks: AtomicU64::new(0),
         bytes_unverified: AtomicU64::new(0),
         num_io: AtomicU64::new(0),
     };
-    let ended = pipeline::run(
-        admission.num_threads,
+    let mut ended = pipeline::run(
+        threads,
         plan.items.len(),
         &mut call.progress,
-        || ChunkBuffer::new(admission.buffer),
+        || ChunkBuffer::new(buffer),
         |buffer, item, shared| run.item(buffer, item, shared),
     )
     .err();
-    call.stats.num_threads = u32::try_from(admission.num_threads).unwrap_or(u32::MAX);
+    if !lanes.is_empty() {
+        lanes.note(&mut call.stats);
+        let lost = finish_lanes(call, &lanes, ended.is_some());
+        let lost = run.lose(&lost, call.monitor());
+        ended = ended.or(lost);
+        // Last: who finds no streams is to know by then which tensors were lost.
+        call.monitor().set_streams(Vec::new());
+    }
+    call.stats.num_threads = u32::try_from(threads).unwrap_or(u32::MAX);
     call.stats.bytes_io += run.bytes_io.into_inner();
     let by_chunks = run.bytes_verified_by_chunks.into_inner();
     call.stats.bytes_verified += run.bytes_verified.into_inner() + by_chunks;
@@ -108,14 +138,101 @@ pub fn execute(
     })
 }
 
+/// Lanes to the GPUs that pieces go to, and whether other buffers are needed too: for the host's memory, and
+/// for all that is cold. Then `pageable` bytes of the budget are left to them.
+fn open_lanes<'c>(
+    call: &mut Call<'c>,
+    pieces: &[Piece<'_>],
+    pageable: usize,
+    is_cold: bool,
+) -> Result<(Lanes<'c>, bool)> {
+    let mut devices: BTreeMap<i32, u64> = BTreeMap::new();
+    let mut needs_buffers = is_cold || pieces.is_empty();
+    for piece in pieces {
+        match piece.device() {
+            Some(device) => *devices.entry(device).or_default() += piece.read(),
+            None => needs_buffers = true,
+        }
+    }
+    let pageable = if needs_buffers { pageable as u64 } else { 0 };
+    let lanes = Lanes::open(call, &devices, pageable)?;
+    if !lanes.is_empty() {
+        call.monitor().set_streams(lanes.streams());
+    }
+    Ok((lanes, needs_buffers))
+}
+
+/// Checks those tensors of GPUs beforehand that are not checked in one slot before they are sent.
+fn check_first(
+    call: &mut Call<'_>,
+    pieces: &[Piece<'_>],
+    slot: u64,
+    num_tensors: usize,
+    how: How<'_>,
+) -> Result<Outcome> {
+    let mut num_pieces = vec![0u32; num_tensors];
+    for piece in pieces {
+        if let Some(num) = num_pieces.get_mut(piece.tensor as usize) {
+            *num += 1;
+        }
+    }
+    // What one item checks before it sends anything.
+    let checked_by_itself = |piece: &Piece<'_>| {
+        let chunks = piece.unchecked_runs().and_then(|it| it.chunks.as_ref());
+        match chunks {
+            Some(_) => Some(slot.min(ITEM as u64)),
+            None => piece.check.then_some(slot),
+        }
+    };
+    let needs_it = |piece: &&Piece<'_>| {
+        let in_parts = num_pieces.get(piece.tensor as usize) != Some(&1);
+        let most = checked_by_itself(piece);
+        piece.device().is_some() && most.is_some_and(|most| in_parts || piece.read() > most)
+    };
+    let beforehand = pieces.iter().filter(needs_it).map(|piece| Piece {
+        check: true,
+        target: Target::Discard,
+        ..piece.clone()
+    });
+    let beforehand: Vec<_> = beforehand.collect();
+    if beforehand.is_empty() {
+        return Ok(Outcome::default());
+    }
+    let how = How {
+        strict: false,
+        only_checks: true,
+        ..how
+    };
+    let before = call.monitor().counters().bytes.load(Ordering::Relaxed);
+    let checked = execute(call, beforehand, num_tensors, how);
+    // The progress is that of the copies.
+    let counter = &call.monitor().counters().bytes;
+    counter.store(before, Ordering::Relaxed);
+    checked
+}
+
+/// Waits for the copies, unless they may go on. Returns the devices that were lost.
+fn finish_lanes(call: &mut Call<'_>, lanes: &Lanes<'_>, has_failed: bool) -> BTreeMap<i32, Error> {
+    call.pinned = 0;
+    if call.leaves_copies
+        && !has_failed
+        && let Ok(events) = lanes.mark()
+    {
+        call.copied.extend(events);
+        return BTreeMap::new();
+    }
+    lanes.finish()
+}
+
 /// One execution of a plan.
 pub(super) struct ReadRun<'p, 'a> {
-    plan: &'p ReadPlan<'a>,
+    pub(super) plan: &'p ReadPlan<'a>,
     /// Items that each tensor still waits for.
     items_left: Vec<AtomicU32>,
     pub(super) how: How<'p>,
     /// Bytes that are read through a buffer at once.
-    room: usize,
+    pub(super) room: usize,
+    lanes: &'p Lanes<'p>,
     /// How to read, if most is not in the page cache.
     pub(super) cold: Option<ColdReads<'p>>,
     failed: Mutex<BTreeMap<usize, Error>>,
@@ -125,7 +242,7 @@ pub(super) struct ReadRun<'p, 'a> {
     /// Of pieces checked as a whole.
     bytes_verified: AtomicU64,
     pub(super) bytes_verified_by_chunks: AtomicU64,
-    bytes_unverified: AtomicU64,
+    pub(super) bytes_unverified: AtomicU64,
     num_io: AtomicU64,
 }
 
@@ -134,6 +251,9 @@ impl<'a> ReadRun<'_, 'a> {
         let Some(&item) = self.plan.items.get(item) else {
             return Ok(());
         };
+        if let Some(device) = self.plan.device(&item) {
+            return self.upload(self.lanes.lane(device)?, item, buffer, shared);
+        }
         match item {
             Item::Group { first, end } => self.group(buffer, first, end, shared),
             Item::Direct { piece, start } => self.attempt(piece, shared, |description| {
@@ -157,10 +277,13 @@ impl<'a> ReadRun<'_, 'a> {
                 let Target::Scatter(scatter) = &piece.target else {
                     return Ok(());
                 };
+                let Dest::Host(dest) = scatter.dest else {
+                    return Ok(());
+                };
                 let (run, size) = (scatter.overlap.run(run), scatter.element_size);
                 let len = (ITEM as u64).min(run.len * size - start);
                 let (from, to) = (run.source * size + start, run.dest * size + start);
-                self.direct(piece, scatter.dest, (from, to, len), None, shared)
+                self.direct(piece, dest, (from, to, len), None, shared)
                     .map(|_| ())
             }),
             Item::Chunks { piece, first, end } => self.attempt(piece, shared, |piece| {
@@ -171,7 +294,7 @@ impl<'a> ReadRun<'_, 'a> {
 
     /// Runs `work` on a piece, unless its tensor failed before, and files the error if there is one.
     /// Only an error that ends the call is returned.
-    fn attempt(
+    pub(super) fn attempt(
         &self,
         piece: u32,
         shared: Shared<'_>,
@@ -187,7 +310,8 @@ impl<'a> ReadRun<'_, 'a> {
         let Err(error) = work(description) else {
             let left = self.items_left.get(tensor);
             // AcqRel: who sees the tensor complete sees what all threads have put into it.
-            if left.is_some_and(|left| left.fetch_sub(1, Ordering::AcqRel) == 1) {
+            let is_last = left.is_some_and(|left| left.fetch_sub(1, Ordering::AcqRel) == 1);
+            if is_last && !self.how.only_checks {
                 add(&shared.counters.tensors, 1);
                 shared.monitor.arrived(self.how.index(tensor));
             }
@@ -216,203 +340,37 @@ impl<'a> ReadRun<'_, 'a> {
         }
     }
 
-    /// Reads `len` bytes from `start` of the piece to `at` in `dest`, chunk by chunk. Returns their
-    /// checksum if it is to be calculated, with `crc`.
-    pub(super) fn direct(
-        &self,
-        piece: &Piece<'_>,
-        dest: DestSpan<'_>,
-        (start, at, len): (u64, u64, u64),
-        mut crc: Option<Crc32c>,
-        shared: Shared<'_>,
-    ) -> Result<u32> {
-        let mut done = 0;
-        while done < len {
-            shared.check()?;
-            let chunk = (CHUNK as u64).min(len - done);
-            let span = span_at(dest, at + done, chunk)?;
-            let mut filled = piece
-                .file
-                .read_at(piece.extent.offset + start + done, span)?;
-            self.count_io(chunk);
-            match &mut crc {
-                Some(crc) => filled.update(crc),
-                None => add(&self.bytes_unverified, chunk),
-            }
-            filled.swap_bytes(piece.swap.into());
-            add(&shared.counters.bytes, chunk);
-            done += chunk;
+    /// Files the errors of devices whose copies cannot be relied on. Returns the first, if it is to end the
+    /// call.
+    fn lose(&self, lost: &BTreeMap<i32, Error>, monitor: &Monitor) -> Option<Error> {
+        if lost.is_empty() {
+            return None;
         }
-        Ok(crc.map_or(0, |crc| crc.value()))
-    }
-
-    /// Reads `len` bytes from `start` of the piece through the buffer and delivers what is wanted of
-    /// them. Returns their checksum if it is to be calculated, with `crc`.
-    pub(super) fn block(
-        &self,
-        piece: &Piece<'_>,
-        buffer: &mut ChunkBuffer,
-        (start, len): (u64, u64),
-        mut crc: Option<Crc32c>,
-        shared: Shared<'_>,
-    ) -> Result<u32> {
-        let mut done = 0;
-        while done < len {
-            shared.check()?;
-            let chunk = (self.room as u64).min(len - done);
-            let bytes = self.read(piece, start + done, chunk, buffer)?;
-            let delivered = deliver(piece, bytes, start + done)?;
-            match &mut crc {
-                Some(crc) => crc.update(bytes),
-                None => add(&self.bytes_unverified, delivered),
-            }
-            // What was to be expected: see `Piece::wanted`.
-            let moved = if piece.check { chunk } else { delivered };
-            add(&shared.counters.bytes, moved);
-            done += chunk;
-        }
-        Ok(crc.map_or(0, |crc| crc.value()))
-    }
-
-    fn group(
-        &self,
-        buffer: &mut ChunkBuffer,
-        first: u32,
-        end: u32,
-        shared: Shared<'_>,
-    ) -> Result<()> {
-        let pieces = self.plan.pieces.get(first as usize..end as usize);
-        let pieces = pieces.unwrap_or_default();
-        let (Some(start), Some(last)) = (pieces.first(), pieces.last()) else {
-            return Ok(());
-        };
-        let offset = start.extent.offset;
-        if self.cold.is_none()
-            && let Some(dests) = straight(pieces)
-            && let Ok(filled) = start.file.read_all_at(offset, &dests)
-        {
-            let size = last.extent.offset + last.extent.size - offset;
-            self.count_io(size);
-            add(&shared.counters.bytes, size);
-            for (index, mut filled) in (first..end).zip(filled) {
-                self.attempt(index, shared, |piece| {
-                    if piece.check {
-                        let mut crc = Crc32c::new();
-                        filled.update(&mut crc);
-                        self.check(piece, crc.value())?;
-                    }
-                    filled.swap_bytes(piece.swap.into());
-                    Ok(())
-                })?;
-            }
-            return Ok(());
-        }
-        // Pieces may overlap: the last one to begin is not always the last one to end.
-        let reach = pieces
-            .iter()
-            .map(|piece| piece.extent.offset + piece.extent.size)
-            .max();
-        let reach = reach.unwrap_or(last.extent.offset) - offset;
-        if pieces.len() > 1
-            && let Ok(bytes) = self.read(start, 0, reach, buffer)
-        {
-            for (index, piece) in (first..end).zip(pieces) {
-                let DataExtent {
-                    offset: at, size, ..
-                } = piece.extent;
-                self.attempt(index, shared, |piece| {
-                    let from = to_usize(at - offset)?;
-                    let bytes = bytes.get(from..from + to_usize(size)?);
-                    self.whole(piece, bytes.unwrap_or_default())
-                })?;
-                add(&shared.counters.bytes, size);
-            }
-            return Ok(());
-        }
-        // Alone, or after a failure that may concern its neighbours only.
-        for (index, piece) in (first..end).zip(pieces) {
-            let size = piece.extent.size;
-            self.attempt(index, shared, |piece| {
-                let bytes = self.read(piece, 0, size, buffer)?;
-                self.whole(piece, bytes)
-            })?;
-            add(&shared.counters.bytes, size);
-        }
-        Ok(())
-    }
-
-    /// Checks and delivers a piece of which all bytes are at hand.
-    fn whole(&self, piece: &Piece<'_>, bytes: &[u8]) -> Result<()> {
-        if piece.check {
-            self.check(piece, checksum::crc32c(bytes))?;
-        } else {
-            add(&self.bytes_unverified, piece.extent.size);
-        }
-        deliver(piece, bytes, 0).map(|_| ())
-    }
-
-    /// Reads the runs of a range, of which short ones that are neighbours share a read.
-    fn runs(
-        &self,
-        piece: &Piece<'_>,
-        buffer: &mut ChunkBuffer,
-        runs: std::ops::Range<u64>,
-        shared: Shared<'_>,
-    ) -> Result<()> {
-        let Target::Scatter(scatter) = &piece.target else {
-            return Ok(());
-        };
-        let (overlap, size) = (&scatter.overlap, scatter.element_size);
-        let room = self.room as u64;
-        let bytes = overlap.run_len() * size;
-        let mut number = runs.start;
-        while number < runs.end {
-            shared.check()?;
-            let first = overlap.run(number);
-            let start = first.source * size;
-            number += 1;
-            if bytes >= SMALL.min(room) {
-                let range = (start, first.dest * size, bytes);
-                self.direct(piece, scatter.dest, range, None, shared)?;
+        let mut failed = self.failed.lock();
+        let mut first = None;
+        for piece in &self.plan.pieces {
+            let Some(error) = piece.device().and_then(|device| lost.get(&device)) else {
                 continue;
-            }
-            let mut end = start + bytes;
-            let mut wanted = bytes;
-            while number < runs.end {
-                let next = overlap.run(number).source * size;
-                if next - end > GAP || next + bytes - start > room {
-                    break;
-                }
-                end = next + bytes;
-                wanted += bytes;
-                number += 1;
-            }
-            let bytes = self.read(piece, start, end - start, buffer)?;
-            deliver(piece, bytes, start)?;
-            add(&self.bytes_unverified, wanted);
-            add(&shared.counters.bytes, wanted);
+            };
+            let tensor = piece.tensor as usize;
+            let error = error.clone().with_tensor_index(tensor);
+            let told = self.how.reindexed(error.clone());
+            monitor.failed(self.how.index(tensor), &told);
+            first.get_or_insert(error.clone());
+            failed.entry(tensor).or_insert(error);
         }
-        Ok(())
-    }
-
-    fn read<'b>(
-        &self,
-        piece: &Piece<'_>,
-        start: u64,
-        len: u64,
-        buffer: &'b mut ChunkBuffer,
-    ) -> Result<&'b [u8]> {
-        let offset = piece.extent.offset + start;
-        self.count_io(len);
-        match &self.cold {
-            Some(cold) => cold.read(&piece.file, offset, len, buffer),
-            None => buffer.fill(to_usize(len)?, |span| piece.file.read_at(offset, span)),
-        }
+        first.filter(|_| !self.how.keep_going)
     }
 
     /// Notes the checksum of the part from `start`; whoever notes the last one compares the whole
     /// piece's, which is `number` in the plan.
-    fn finish_part(&self, number: u32, piece: &Piece<'_>, start: u64, crc: u32) -> Result<()> {
+    pub(super) fn finish_part(
+        &self,
+        number: u32,
+        piece: &Piece<'_>,
+        start: u64,
+        crc: u32,
+    ) -> Result<()> {
         if !piece.check {
             return Ok(());
         }
@@ -426,12 +384,12 @@ impl<'a> ReadRun<'_, 'a> {
         }
     }
 
-    fn check(&self, piece: &Piece<'_>, crc: u32) -> Result<()> {
+    pub(super) fn check(&self, piece: &Piece<'_>, crc: u32) -> Result<()> {
         add(&self.bytes_verified, piece.extent.size);
         piece.extent.check(self.how.bundle, crc)
     }
 
-    fn count_io(&self, bytes: u64) {
+    pub(super) fn count_io(&self, bytes: u64) {
         add(&self.bytes_io, bytes);
         add(&self.num_io, 1);
     }

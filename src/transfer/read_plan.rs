@@ -1,20 +1,19 @@
 //! What a restore reads in which order, and how it is cut into items; see [`read`](super::read).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::ITEM;
-use crate::bundle::DataExtent;
+use super::piece::{ChunkCrcs, Piece, Scatter, Target};
 use crate::bundle::sidecar::CHUNK_SIZE;
 use crate::checksum::Shift;
 use crate::error::Error;
-use crate::io::read::ReadFile;
-use crate::memory::DestSpan;
-use crate::slices::Overlap;
 
 /// Pieces and runs smaller than this are read together with their neighbours: below it the system
 /// call costs more than the additional copy.
 pub(super) const SMALL: u64 = 64 << 10;
+
+/// Most bytes of neighbouring small pieces that one thread reads together.
+const GROUP: u64 = 1 << 20;
 
 /// Bytes between two pieces or runs that are read and thrown away rather than read around.
 pub(super) const GAP: u64 = 4 << 10;
@@ -35,6 +34,10 @@ pub struct How<'a> {
     pub keep_going: bool,
     /// Whether tensors are to arrive in about the order of the request.
     pub in_request_order: bool,
+    /// Whether nothing is sent to a GPU before its checksum is known to be right.
+    pub strict: bool,
+    /// Whether this only looks ahead: what it finds in order has not arrived yet.
+    pub only_checks: bool,
     /// For each tensor its index in the whole request, if this is part of one.
     pub members: Option<&'a [usize]>,
 }
@@ -51,83 +54,6 @@ impl How<'_> {
         match self.members {
             Some(members) => error.reindexed(members),
             None => error,
-        }
-    }
-}
-
-/// A range of a data file and what it is needed for.
-///
-/// There is one for each tensor of a call, so its size counts.
-#[derive(Clone, Debug)]
-pub struct Piece<'a> {
-    /// Index of its tensor in the call's list.
-    pub tensor: u32,
-    /// Bytes of the units to reverse, 1 for none.
-    pub swap: u8,
-    /// Whether its checksum is to be checked, for which all of it is read.
-    pub check: bool,
-    /// The data file.
-    pub file: Arc<ReadFile>,
-    /// The range; known to lie inside the file.
-    pub extent: DataExtent,
-    /// Where its bytes go.
-    pub target: Target<'a>,
-}
-
-/// Where the bytes of a piece go.
-#[derive(Clone, Debug)]
-pub enum Target<'a> {
-    /// All of them to memory of the same size.
-    Direct(DestSpan<'a>),
-    /// Some of them, as the overlap of slices says.
-    Scatter(Box<Scatter<'a>>),
-    /// Nowhere: they are only verified.
-    Discard,
-}
-
-/// Where some of the bytes of a piece go.
-#[derive(Clone, Debug)]
-pub struct Scatter<'a> {
-    /// Memory of the requested slice.
-    pub dest: DestSpan<'a>,
-    /// From the piece to the memory, in elements.
-    pub overlap: Overlap,
-    /// Bytes of an element.
-    pub element_size: u64,
-    /// What checks the chunks that something is wanted of, if the piece is not to be checked as a whole.
-    pub chunks: Option<ChunkCrcs>,
-}
-
-/// The checksums that chunks of a piece, pieces of [`CHUNK_SIZE`], must have.
-#[derive(Clone, Debug)]
-pub struct ChunkCrcs {
-    /// Number of the first of these chunks.
-    pub first: u64,
-    /// From there, in order, up to the last chunk that something is wanted of.
-    pub crcs: Arc<[u32]>,
-}
-
-impl<'a> Piece<'a> {
-    /// Bytes that are wanted of it: all, unless it is needed in parts and not checked.
-    pub fn wanted(&self) -> u64 {
-        self.unchecked_runs().map_or(self.extent.size, |scatter| {
-            scatter.overlap.num_elements() * scatter.element_size
-        })
-    }
-
-    /// Bytes that are read of it, at most: with checksums of chunks, all chunks that something is wanted of.
-    pub(super) fn read(&self) -> u64 {
-        let chunks = self.unchecked_runs().and_then(|it| it.chunks.as_ref());
-        chunks.map_or(self.wanted(), |chunks| {
-            (chunks.crcs.len() as u64 * CHUNK_SIZE).min(self.extent.size)
-        })
-    }
-
-    /// The runs that are wanted of it, if not all of it is read.
-    pub(super) fn unchecked_runs(&self) -> Option<&Scatter<'a>> {
-        match &self.target {
-            Target::Scatter(scatter) if !self.check => Some(scatter),
-            _ => None,
         }
     }
 }
@@ -204,6 +130,17 @@ impl ReadPlan<'_> {
         self.parts.get(found.ok()?).map(|(_, parts)| parts)
     }
 
+    /// The GPU that the bytes of an item go to, if it is one.
+    pub fn device(&self, item: &Item) -> Option<i32> {
+        let (Item::Group { first: piece, .. }
+        | Item::Direct { piece, .. }
+        | Item::Block { piece, .. }
+        | Item::Runs { piece, .. }
+        | Item::LongRun { piece, .. }
+        | Item::Chunks { piece, .. }) = *item;
+        self.pieces.get(piece as usize)?.device()
+    }
+
     /// Puts those items first that the first tensors of the request wait for. The pieces stay in file
     /// order, and small neighbours in their groups: only whose turn it is changes.
     pub fn put_in_request_order(&mut self) {
@@ -221,11 +158,15 @@ impl ReadPlan<'_> {
     }
 }
 
-/// Sorts the pieces and cuts them into items; `buffer` is what a thread's buffer holds. With
-/// `through_buffers`, nothing is read straight to where it goes, and what the threads read at one time
-/// lies close together, as a disk likes it.
-pub fn plan(mut pieces: Vec<Piece<'_>>, buffer: usize, through_buffers: bool) -> ReadPlan<'_> {
-    let buffer = buffer as u64;
+/// Sorts the pieces and cuts them into items; `room` is what a thread's buffer holds, and `slot` what one
+/// holds whose bytes go to a GPU. With `through_buffers`, nothing is read straight to where it goes, and
+/// what the threads read at one time lies close together, as a disk likes it.
+pub fn plan(
+    mut pieces: Vec<Piece<'_>>,
+    room: usize,
+    slot: usize,
+    through_buffers: bool,
+) -> ReadPlan<'_> {
     pieces.sort_unstable_by_key(|piece| (piece.extent.shard_id, piece.extent.offset, piece.tensor));
     // At least as many as there are large pieces; a list that grows is there twice for a moment.
     let large = pieces.iter().filter(|piece| piece.extent.size >= SMALL);
@@ -237,12 +178,23 @@ pub fn plan(mut pieces: Vec<Piece<'_>>, buffer: usize, through_buffers: bool) ->
         let before = last.replace(piece);
         let size = piece.extent.size;
         let runs = piece.unchecked_runs();
+        let device = piece.device();
+        let buffer = match device {
+            Some(_) => slot as u64,
+            None => room as u64,
+        };
         let small = runs.is_none() && size < SMALL.min(buffer + 1);
         if let Some((first, start)) = group {
+            // A slot holds more than is good for the threads to share.
+            let buffer = buffer.min(GROUP);
             let joins = small
+                && device == start.device()
                 && piece.extent.shard_id == start.extent.shard_id
                 && before.is_some_and(|last| {
-                    piece.extent.offset <= last.extent.offset + last.extent.size + GAP
+                    let end = last.extent.offset + last.extent.size;
+                    // What goes to a GPU is put in order where it was read, so no other piece is to share it.
+                    let shares = device.is_some() && piece.extent.offset < end;
+                    !shares && piece.extent.offset <= end + GAP
                 })
                 && piece.extent.offset + size - start.extent.offset <= buffer;
             if joins {

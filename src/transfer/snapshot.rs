@@ -16,15 +16,17 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use super::budget::{Budget, Reservation, check_limit};
+use super::budget::{Budget, Kept, Reservation, check_limit};
+use super::download::Download;
 use super::fill::{Chunk, fill};
+use super::lanes::{self, Lanes};
 use super::mounts::DurableWrite;
 use super::pipeline::{self, Shared};
 use super::write::{
     Layout, OpenFiles, Source, WriteOptions, WriteRun, WriteTensor, Written, begin_durable,
 };
 use super::write_plan::{Cut, Item, WritePlan, plan};
-use super::{CHUNK, Call, Stage};
+use super::{CHUNK, Call, Stage, write};
 use crate::error::{Error, Result};
 use crate::memory::ChunkBuffer;
 
@@ -33,6 +35,17 @@ const HUGE: usize = 2 << 20;
 
 /// Buffers that a save should have for huge ones to be worth it.
 const MANY: u64 = 4;
+
+/// Whether there is memory for copies of the tensors beside what GPUs need at least.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT for a limit of the call's own below the minimum.
+pub(super) fn has_room(call: &Call<'_>, tensors: &[WriteTensor<'_>]) -> Result<bool> {
+    let num_devices = write::num_devices(tensors);
+    let least = lanes::least_bytes(num_devices) + 2 * CHUNK as u64;
+    Ok(num_devices == 0 || lanes::long_limit(call)? >= least)
+}
 
 /// Writes all tensors; see [`write::execute`](super::write::execute).
 pub(super) fn execute(
@@ -44,13 +57,21 @@ pub(super) fn execute(
 ) -> Result<Written> {
     let total: u64 = layout.shard_sizes.iter().sum();
     let budget = call.context.budget();
-    let own_limit = check_limit(call.max_host_bytes)?.unwrap_or(u64::MAX);
-    let most = budget.long_limit().min(own_limit);
+    let most = match write::num_devices(tensors) {
+        0 => budget
+            .long_limit()
+            .min(check_limit(call.max_host_bytes)?.unwrap_or(u64::MAX)),
+        num => lanes::long_limit(call)?.saturating_sub(lanes::least_bytes(num)),
+    };
     let size = match total >= HUGE as u64 && most >= MANY * HUGE as u64 {
         true => HUGE,
         false => CHUNK,
     };
-    let threads = call.context.num_threads();
+    let lanes = write::open_lanes(call, tensors, 2 * size)?;
+    let threads = match lanes.is_empty() {
+        true => call.context.num_threads(),
+        false => call.context.num_storage_threads(),
+    };
     let threads = threads.min(usize::try_from(total >> 20).unwrap_or(usize::MAX).max(1));
     let cut = Cut {
         chunk: size as u64,
@@ -62,18 +83,21 @@ pub(super) fn execute(
         plan: &plan,
         tensors,
         layout,
+        lanes: &lanes,
     };
     let needed = plan.items.iter().map(|item| copy.num_chunks(item));
     let needed = needed.sum::<usize>().saturating_add(threads);
 
-    let mut slots = Slots::new(budget, size, own_limit);
+    let own_limit = check_limit(call.max_host_bytes)?.unwrap_or(u64::MAX);
+    let mut slots = Slots::new(budget, size, own_limit.saturating_sub(call.pinned));
     slots.add(needed, 1, &mut || call.progress.poll())?;
     let threads = threads.min(slots.num());
     // Every thread has a buffer in hand.
     let fitting = copy.num_fitting(slots.num() - threads);
-    copy.run(call, 0..fitting, threads, &slots, None)?;
+    let copied = copy.run(call, 0..fitting, threads, &slots, None);
     let is_copied = fitting == plan.items.len();
-    if is_copied {
+    if is_copied || copied.is_err() {
+        write::finish_lanes(call, &lanes, copied)?;
         call.monitor().reach(Stage::Copied);
     }
 
@@ -85,10 +109,11 @@ pub(super) fn execute(
         // What others have given back meanwhile.
         let more = needed.saturating_sub(slots.num());
         slots.add(more, 0, &mut || Ok(()))?;
-        copy.run(call, fitting..plan.items.len(), threads, &slots, Some(&run))?;
+        let copied = copy.run(call, fitting..plan.items.len(), threads, &slots, Some(&run));
+        write::finish_lanes(call, &lanes, copied)?;
         call.monitor().reach(Stage::Copied);
     }
-    call.stats.peak_host_bytes = call.stats.peak_host_bytes.max(slots.bytes());
+    call.note_held(slots.bytes());
     let threads = match past_cache {
         true => call.context.num_storage_threads(),
         false => call.context.num_threads(),
@@ -109,6 +134,7 @@ struct Copy<'c, 'a> {
     plan: &'c WritePlan,
     tensors: &'c [WriteTensor<'a>],
     layout: &'c Layout,
+    lanes: &'c Lanes<'c>,
 }
 
 impl Copy<'_, '_> {
@@ -168,11 +194,15 @@ impl Copy<'_, '_> {
                     shared.check()?;
                     slots.put_in_line(buffer, chunk, run, shared)
                 };
+                let parts = item.parts.clone();
+                let mut download =
+                    Download::new(self.lanes, self.plan, self.tensors, parts, shared);
                 fill(
                     self.plan,
                     item,
                     self.tensors,
                     self.layout,
+                    &mut download,
                     buffer,
                     &mut emit,
                 )
@@ -233,13 +263,22 @@ impl<'b> Slots<'b> {
         let room = self.limit.saturating_sub(self.bytes());
         let bytes = size.saturating_mul(wanted as u64).min(room - room % size);
         let least = size.saturating_mul(least as u64).min(bytes);
-        let (mut reservation, kept) = self.budget.reserve_buffers(bytes, least, self.size, poll)?;
+        let is_wanted =
+            |kept: &Kept| matches!(kept, Kept::Chunk(kept) if kept.capacity() == self.size);
+        let reserved = self
+            .budget
+            .reserve_buffers(bytes, least, &mut { is_wanted }, poll);
+        let (mut reservation, kept) = reserved?;
         // Whole buffers.
         reservation.shrink_to(reservation.bytes() - reservation.bytes() % size);
         let num = usize::try_from(reservation.bytes() / size).unwrap_or(usize::MAX);
         let line = self.line.get_mut();
         line.unmade += num.saturating_sub(kept.len());
-        line.empty.extend(kept);
+        line.empty
+            .extend(kept.into_iter().filter_map(|kept| match kept {
+                Kept::Chunk(buffer) => Some(buffer),
+                Kept::Pinned(_) => None,
+            }));
         self.reserved.push(reservation);
         Ok(())
     }
@@ -338,6 +377,7 @@ impl Drop for Slots<'_> {
         for buffer in &mut buffers {
             buffer.clear();
         }
+        let buffers = buffers.into_iter().map(Kept::Chunk).collect();
         self.budget
             .give_back(std::mem::take(&mut self.reserved), buffers);
     }

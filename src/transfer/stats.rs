@@ -30,6 +30,18 @@ pub struct Stats {
     pub bytes_verified_by_chunks: u64,
     /// Bytes restored whose checksum was not checked.
     pub bytes_unverified: u64,
+    /// Bytes copied from or to GPUs.
+    pub bytes_device: u64,
+    /// Nanoseconds that threads have waited for page-locked buffers, that is for copies from and to GPUs,
+    /// all threads together.
+    pub device_wait_ns: u64,
+    /// Page-locked buffers that were in use for GPUs.
+    pub num_slots: u64,
+    /// Most bytes of page-locked buffers that the call held at once.
+    pub peak_pinned_bytes: u64,
+    /// Times that the call made do with less than it had asked for: page-locked buffers that could not be
+    /// had.
+    pub num_retries: u64,
     /// Stored pieces of which a part was read unverified although there is a sidecar, because that is
     /// damaged, of another save, or does not list the piece.
     pub num_sidecar_ignored: u64,

@@ -6,9 +6,12 @@
 //! in the cache; checksum and write use that copy, so that a tensor which the caller changes meanwhile is
 //! torn but never contradicts its checksum.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::download::Download;
 use super::fill::{Chunk, fill};
+use super::lanes::Lanes;
 use super::mounts::DurableWrite;
 use super::pipeline::{self, Shared};
 use super::write_plan::{Cut, WritePlan, plan};
@@ -51,7 +54,8 @@ pub struct Written {
 pub type OpenFiles<'o> = dyn FnMut(&mut Call<'_>) -> Result<Vec<TempFile>> + 'o;
 
 /// Writes all tensors to their places in the files that `open` makes. With
-/// [`copies_first`](Call::copies_first) they are copied before that, as far as the budget goes.
+/// [`copies_first`](Call::copies_first) they are copied before that, as far as the budget goes; one that is
+/// used up by the buffers of GPUs has no room for copies.
 ///
 /// # Errors
 ///
@@ -63,7 +67,7 @@ pub fn execute(
     open: &mut OpenFiles<'_>,
     options: &WriteOptions,
 ) -> Result<Written> {
-    if call.copies_first {
+    if call.copies_first && snapshot::has_room(call, tensors)? {
         return snapshot::execute(call, tensors, layout, open, options);
     }
     let total: u64 = layout.shard_sizes.iter().sum();
@@ -74,6 +78,12 @@ pub fn execute(
         true => (call.context.num_storage_threads(), DIRECT_CHUNK),
         false => (call.context.num_threads(), CHUNK),
     };
+    let lanes = open_lanes(call, tensors, threads * chunk)?;
+    // While one thread waits for a GPU, others sum and write.
+    let threads = match lanes.is_empty() {
+        true => threads,
+        false => threads.max(call.context.num_storage_threads()),
+    };
     let threads = threads.min(usize::try_from(total >> 20).unwrap_or(usize::MAX).max(1));
     let admission = call.admit(threads, chunk)?;
     let cut = Cut {
@@ -83,7 +93,7 @@ pub fn execute(
     };
     let plan = plan(tensors, layout, &cut);
     let run = WriteRun::new(&plan, layout, &files, options.will_sync && !past_cache);
-    pipeline::run(
+    let ended = pipeline::run(
         admission.num_threads,
         plan.items.len(),
         &mut call.progress,
@@ -92,11 +102,14 @@ pub fn execute(
             let Some(item) = plan.items.get(item) else {
                 return Ok(());
             };
+            let parts = item.parts.clone();
+            let mut download = Download::new(&lanes, &plan, tensors, parts, shared);
             fill(
                 &plan,
                 item,
                 tensors,
                 layout,
+                &mut download,
                 buffer,
                 &mut |buffer, chunk| {
                     run.drain(buffer.filled(), &chunk, shared)?;
@@ -105,9 +118,49 @@ pub fn execute(
                 },
             )
         },
-    )?;
+    );
+    finish_lanes(call, &lanes, ended)?;
     run.finish(call, admission.num_threads);
     Ok(Written::new(files, &plan, tensors.len(), options, durable))
+}
+
+/// Lanes to the GPUs that tensors are in; `pageable` bytes of the budget are left to other buffers.
+pub(super) fn open_lanes<'c>(
+    call: &mut Call<'c>,
+    tensors: &[WriteTensor<'_>],
+    pageable: usize,
+) -> Result<Lanes<'c>> {
+    Lanes::open(call, &devices(tensors), pageable as u64)
+}
+
+/// Number of GPUs that tensors are in.
+pub(super) fn num_devices(tensors: &[WriteTensor<'_>]) -> usize {
+    devices(tensors).len()
+}
+
+/// The GPUs that tensors are in, with the bytes of each.
+fn devices(tensors: &[WriteTensor<'_>]) -> BTreeMap<i32, u64> {
+    let mut devices: BTreeMap<i32, u64> = BTreeMap::new();
+    for tensor in tensors {
+        if let Source::Device(span) = &tensor.source {
+            *devices.entry(span.device()).or_default() += span.len() as u64;
+        }
+    }
+    devices
+}
+
+/// Waits until no copy from a GPU is under way, however the copying has `ended`.
+pub(super) fn finish_lanes(
+    call: &mut Call<'_>,
+    lanes: &Lanes<'_>,
+    ended: Result<()>,
+) -> Result<()> {
+    if lanes.is_empty() {
+        return ended;
+    }
+    let lost = lanes.finish();
+    lanes.note(&mut call.stats);
+    ended.and(lost.into_values().next().map_or(Ok(()), Err))
 }
 
 impl Written {

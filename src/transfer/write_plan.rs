@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::ITEM;
 use crate::bundle::{DataExtent, StringsToSave};
 use crate::checksum::Shift;
+use crate::device::DeviceSpan;
 use crate::error::{Error, Result};
 use crate::memory::SourceSpan;
 
@@ -22,6 +23,8 @@ pub struct WriteTensor<'a> {
 pub enum Source<'a> {
     /// As they are in memory, row-major.
     Bytes(SourceSpan<'a>),
+    /// As they are in a GPU's memory, row-major.
+    Device(DeviceSpan<'a>),
     /// Strings, to be encoded.
     Strings(StringsToSave<'a>),
 }
@@ -31,6 +34,7 @@ impl Source<'_> {
     pub fn size(&self) -> u64 {
         match self {
             Source::Bytes(span) => span.len() as u64,
+            Source::Device(span) => span.len() as u64,
             Source::Strings(strings) => strings.encoded_size(),
         }
     }
@@ -160,7 +164,7 @@ pub fn plan(tensors: &[WriteTensor<'_>], layout: &Layout, cut: &Cut) -> WritePla
         if last.is_none() {
             (end, is_open) = (0, false);
         }
-        let divisible = matches!(source, Source::Bytes(_));
+        let divisible = !matches!(source, Source::Strings(_));
         let mut start = 0;
         loop {
             let offset = place + start;

@@ -1,4 +1,6 @@
-/* The second unit of header_twice.c. */
+/* The second unit of header_twice.c, in which DLPack's header comes first. */
+#include "dl_tensor.h"
+
 #include <tfckpt.h>
 
 #ifdef __cplusplus

@@ -1,6 +1,10 @@
 //! How much memory a call takes for each of its tensors, beside the budget.
 
+use tfckpt::capi::dlpack::{
+    tfckpt_dlpack_options, tfckpt_dlpack_request, tfckpt_reader_restore_dlpack,
+};
 use tfckpt::capi::job::{tfckpt_job, tfckpt_job_free, tfckpt_job_wait};
+use tfckpt::capi::reader::{tfckpt_reader_free, tfckpt_reader_open};
 use tfckpt::capi::restore::{tfckpt_restore, tfckpt_restore_options};
 use tfckpt::capi::save::{tfckpt_save, tfckpt_save_options};
 use tfckpt::capi::start_job::{tfckpt_restore_async, tfckpt_save_async};
@@ -173,6 +177,97 @@ fn a_call_takes_little_for_each_tensor() {
             assert!(save_job <= most && restore_job <= most, "{taken}");
         }
     });
+}
+
+/// Bytes of the struct that is handed out for a tensor of one dimension, as allocators round it, and of the
+/// pointer to it.
+const HANDED_OUT: usize = 192 + 8;
+
+#[test]
+fn memory_that_is_handed_out_takes_little_beside_itself() {
+    alone(
+        "bookkeeping::memory_that_is_handed_out_takes_little_beside_itself",
+        || {
+            // The tensors' memory is in huge pages, which the system's allocator knows nothing of.
+            const NUM: usize = 20_000;
+            let dir = temp_dir();
+            let keys: Vec<String> = (0..NUM).map(|i| format!("layer_{i:06}/weights")).collect();
+            let context = Context::new(ContextOptions::default()).unwrap();
+            let tensors: Vec<SaveTensor<'_>> = keys
+                .iter()
+                .map(|key| SaveTensor {
+                    key: key.as_bytes(),
+                    dtype: DType::Uint8,
+                    shape: Shape::new([8]).unwrap(),
+                    slice_spec: "",
+                    device_name: "",
+                    data: tfckpt::SaveData::Bytes(b"elements"[..].into()),
+                })
+                .collect();
+            let prefix = dir.path().join("m");
+            tfckpt::save(&prefix, &tensors, &quick(), &mut Call::new(&context)).unwrap();
+            drop(tensors);
+
+            let prefix = prefix.display().to_string() + "\0";
+            let requests: Vec<tfckpt_dlpack_request> = keys
+                .iter()
+                .map(|key| {
+                    // SAFETY: all zeros is valid: integers and pointers.
+                    let mut request: tfckpt_dlpack_request = unsafe { std::mem::zeroed() };
+                    request.struct_size = size_of::<tfckpt_dlpack_request>();
+                    request.key = key.as_ptr().cast();
+                    request.key_size = key.len();
+                    request
+                })
+                .collect();
+            // SAFETY: as above.
+            let (mut restore, mut options): (tfckpt_restore_options, tfckpt_dlpack_options) =
+                unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+            restore.struct_size = size_of::<tfckpt_restore_options>();
+            restore.max_host_bytes = BUDGET;
+            options.struct_size = size_of::<tfckpt_dlpack_options>();
+            options.restore = &raw const restore;
+            let mut out = vec![std::ptr::null_mut(); NUM];
+            let null = std::ptr::null_mut::<u8>();
+            let taken = per_tensor(NUM, || {
+                let mut reader = std::ptr::null_mut();
+                // SAFETY: the arguments live during the calls.
+                unsafe {
+                    let path = prefix.as_ptr().cast();
+                    let code = tfckpt_reader_open(path, null.cast(), &raw mut reader, null.cast());
+                    assert_eq!(code, 0);
+                    let code = tfckpt_reader_restore_dlpack(
+                        reader,
+                        requests.as_ptr(),
+                        NUM,
+                        &raw const options,
+                        out.as_mut_ptr(),
+                        null.cast(),
+                        null.cast(),
+                    );
+                    assert_eq!(code, 0);
+                    tfckpt_reader_free(reader);
+                }
+            });
+            println!("{taken} bytes for each tensor");
+            assert!(taken <= 200 + HANDED_OUT, "{taken}");
+            let given_back = peak(|| {
+                for managed in out {
+                    // SAFETY: handed out above, with what its elements point to and the function that
+                    // frees it, which is called once.
+                    unsafe {
+                        let managed = managed.cast::<[usize; 10]>();
+                        let data = (*managed)[4] as *const [u8; 8];
+                        assert_eq!(&*data, b"elements");
+                        let delete: unsafe extern "C" fn(*mut [usize; 10]) =
+                            std::mem::transmute((*managed)[2]);
+                        delete(managed);
+                    }
+                }
+            });
+            assert!(given_back < 1000, "{given_back}");
+        },
+    );
 }
 
 #[test]

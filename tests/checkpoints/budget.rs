@@ -64,7 +64,7 @@ fn tensor<'a>(
     data: RestoreData<'a>,
 ) -> RestoreTensor<'a> {
     let dtype = match data {
-        RestoreData::Bytes(_) => DType::Uint8,
+        RestoreData::Bytes(_) | RestoreData::Device(_) => DType::Uint8,
         RestoreData::Strings(_) | RestoreData::TakeStrings(_) => DType::String,
     };
     RestoreTensor {

@@ -7,6 +7,7 @@ use std::ptr::{null, null_mut};
 
 use tfckpt::Call;
 use tfckpt::capi::context::{tfckpt_context_free, tfckpt_context_new};
+use tfckpt::capi::dlpack::{tfckpt_reader_restore_dlpack, tfckpt_tensor_from_dlpack};
 use tfckpt::capi::entry::*;
 use tfckpt::capi::error::{
     tfckpt_code, tfckpt_code_name, tfckpt_error, tfckpt_error_code, tfckpt_error_free,
@@ -112,6 +113,9 @@ fn every_family_of_functions() {
         });
         panics("restore", |error| {
             tfckpt_restore(prefix_ptr, &raw const tensor, 1, null(), null_mut(), error)
+        });
+        panics("from DLPack", |error| {
+            tfckpt_tensor_from_dlpack(null(), 0, &raw mut tensor, error)
         });
         panics("latest", |error| {
             tfckpt_latest_checkpoint(folder_ptr, null_mut(), &raw mut out, error)
@@ -235,6 +239,13 @@ fn a_handle_is_poisoned() {
                 "restore",
                 Box::new(|reader, error| {
                     tfckpt_reader_restore(reader, null(), 0, null(), null_mut(), error)
+                }),
+            ),
+            (
+                "restore to DLPack",
+                Box::new(|reader, error| {
+                    let none = null_mut();
+                    tfckpt_reader_restore_dlpack(reader, null(), 0, null(), none, null_mut(), error)
                 }),
             ),
             (

@@ -17,6 +17,7 @@ const RESHAPE: RestoreOptions = RestoreOptions {
     reshape: true,
     restore_sequentially: false,
     in_request_order: false,
+    strict: false,
 };
 
 fn request(item: &Item, dims: &[i64], spec: &str) -> Request {

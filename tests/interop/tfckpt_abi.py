@@ -79,13 +79,54 @@ class CStats(Structure):
         ("bytes_verified_by_chunks", c_uint64),
         ("bytes_unverified", c_uint64),
         ("num_sidecar_ignored", c_uint64),
+        ("bytes_device", c_uint64),
+        ("device_wait_ns", c_uint64),
+        ("num_slots", c_uint64),
+        ("num_retries", c_uint64),
+        ("peak_pinned_bytes", c_uint64),
     ]
 
 
 class CContextOptions(Structure):
     """tfckpt_context_options"""
 
-    _fields_ = [("struct_size", c_size_t), ("max_host_bytes", c_uint64), ("num_threads", c_uint32)]
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("max_host_bytes", c_uint64),
+        ("num_threads", c_uint32),
+        ("cuda_contexts", POINTER(c_void_p)),
+        ("num_cuda_contexts", c_size_t),
+    ]
+
+
+class CCudaDriver(Structure):
+    """tfckpt_cuda_driver"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("version", c_int32),
+        ("num_devices", c_int32),
+        ("has_batch_copies", c_int32),
+    ]
+
+
+class CCudaDevice(Structure):
+    """tfckpt_cuda_device"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("name", c_char_p),
+        ("total_memory", c_uint64),
+        ("compute_major", c_int32),
+        ("compute_minor", c_int32),
+        ("num_copy_engines", c_int32),
+        ("numa_node", c_int32),
+        ("reads_pageable_memory", c_int32),
+        ("registers_host_memory", c_int32),
+        ("registers_read_only_memory", c_int32),
+        ("has_memory_pools", c_int32),
+        ("has_direct_access", c_int32),
+    ]
 
 
 ProgressFn = ctypes.CFUNCTYPE(c_int32, POINTER(CProgress), c_void_p)
@@ -113,6 +154,7 @@ class CSaveOptions(Structure):
         ("stats", POINTER(CStats)),
         ("chunk_checksums", c_int32),
         ("borrow", c_int32),
+        ("device_snapshot", c_int32),
     ]
 
 
@@ -131,6 +173,8 @@ class CRestoreOptions(Structure):
         ("restore_sequentially", c_int32),
         ("in_request_order", c_int32),
         ("keep_going", c_int32),
+        ("strict", c_int32),
+        ("stream_ordered", c_int32),
     ]
 
 
@@ -267,6 +311,39 @@ class CSaverSaveOptions(Structure):
         ("user_data", c_void_p),
         ("stats", POINTER(CStats)),
         ("borrow", c_int32),
+        ("device_snapshot", c_int32),
+    ]
+
+
+# As `tfckpt_dlpack_alloc_fn` and `tfckpt_dlpack_free_fn`.
+AllocFn = ctypes.CFUNCTYPE(c_void_p, c_size_t, c_size_t, c_int32, c_int32, c_void_p, c_void_p)
+FreeFn = ctypes.CFUNCTYPE(None, c_void_p, c_size_t, c_int32, c_int32, c_void_p, c_void_p)
+
+
+class CDlpackRequest(Structure):
+    """tfckpt_dlpack_request"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("key", c_char_p),
+        ("key_size", c_size_t),
+        ("slice_spec", c_char_p),
+        ("device_type", c_int32),
+        ("device_id", c_int32),
+        ("stream", c_void_p),
+    ]
+
+
+class CDlpackOptions(Structure):
+    """tfckpt_dlpack_options"""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("restore", POINTER(CRestoreOptions)),
+        ("max_slab_size", c_uint64),
+        ("alloc", AllocFn),
+        ("free", FreeFn),
+        ("user_data", c_void_p),
     ]
 
 
@@ -301,9 +378,16 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "save_async": (c_int32, [c_char_p, POINTER(CTensor), c_size_t, POINTER(CSaveOptions), _OUT, _OUT]),
     "saver_save_async": (c_int32, [c_void_p, c_char_p, POINTER(CSaverSaveOptions), _OUT, _OUT]),
+    "restore_async": (c_int32, [c_char_p, POINTER(CTensor), c_size_t, POINTER(CRestoreOptions), _OUT, _OUT]),
     "job_wait": (c_int32, [c_void_p, c_int64, _OUT]),
+    "job_wait_snapshot": (c_int32, [c_void_p, c_int64, _OUT]),
+    "job_wait_tensor": (c_int32, [c_void_p, c_size_t, c_int64, _OUT]),
+    "job_stream_wait": (c_int32, [c_void_p, c_size_t, c_void_p, _OUT]),
     "job_prefix": (c_char_p, [c_void_p]),
     "job_free": (None, [c_void_p]),
+    "cuda_available": (c_int32, [_OUT]),
+    "cuda_describe": (c_int32, [POINTER(CCudaDriver), _OUT]),
+    "cuda_describe_device": (c_int32, [c_int32, POINTER(CCudaDevice), _OUT]),
     "save_shard": (
         c_int32,
         [
@@ -326,6 +410,11 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         c_int32,
         [c_void_p, POINTER(CTensor), c_size_t, POINTER(CRestoreOptions), POINTER(c_int32), _OUT],
     ),
+    "reader_restore_dlpack": (
+        c_int32,
+        [c_void_p, POINTER(CDlpackRequest), c_size_t, POINTER(CDlpackOptions), _OUT, POINTER(c_int32), _OUT],
+    ),
+    "tensor_from_dlpack": (c_int32, [c_void_p, c_int32, POINTER(CTensor), _OUT]),
     "reader_view": (c_int32, [c_void_p, c_char_p, c_size_t, c_uint32, _OUT, _OUT]),
     "reader_verify": (c_int32, [c_void_p, POINTER(CVerifyOptions), POINTER(c_uint64), _OUT]),
     "entries_next": (c_int32, [c_void_p, _OUT, _OUT]),

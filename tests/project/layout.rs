@@ -87,18 +87,22 @@ fn structs_and_constants_are_what_layout_txt_says() {
     constant!(out, dtype::TFCKPT_DTYPE_UINT2);
     constant!(out, dtype::TFCKPT_DTYPE_FLOAT4_E2M1FN);
     constant!(out, tensor::TFCKPT_DEVICE_HOST);
+    constant!(out, tensor::TFCKPT_DEVICE_CUDA);
+    constant!(out, tensor::TFCKPT_TENSOR_UNORDERED);
     layout!(out, tensor::tfckpt_string, data, size);
     layout!(out, tensor::tfckpt_tensor, struct_size, key, key_size, dtype, rank, shape, data, size, device_type, device_id, device_name, slice_spec, stream, flags, variable_name);
     layout!(out, progress::tfckpt_progress, struct_size, bytes_done, bytes_total, tensors_done, tensors_total);
-    layout!(out, stats::tfckpt_stats, struct_size, num_tensors, bytes, bytes_io, bytes_verified, num_io, elapsed_ns, sync_ns, peak_host_bytes, num_threads, bytes_direct, bytes_cold, bytes_verified_by_chunks, bytes_unverified, num_sidecar_ignored);
-    layout!(out, save::tfckpt_save_options, struct_size, context, global_step, pad_step_number, update_state, save_relative_paths, no_sync, shard_by_device, format, max_shard_size, alignment, max_host_bytes, progress, user_data, stats, chunk_checksums, borrow);
+    layout!(out, stats::tfckpt_stats, struct_size, num_tensors, bytes, bytes_io, bytes_verified, num_io, elapsed_ns, sync_ns, peak_host_bytes, num_threads, bytes_direct, bytes_cold, bytes_verified_by_chunks, bytes_unverified, num_sidecar_ignored, bytes_device, device_wait_ns, num_slots, num_retries, peak_pinned_bytes);
+    layout!(out, save::tfckpt_save_options, struct_size, context, global_step, pad_step_number, update_state, save_relative_paths, no_sync, shard_by_device, format, max_shard_size, alignment, max_host_bytes, progress, user_data, stats, chunk_checksums, borrow, device_snapshot);
     constant!(out, restore::TFCKPT_VERIFY_FULL);
     constant!(out, restore::TFCKPT_VERIFY_FETCHED);
     constant!(out, restore::TFCKPT_VERIFY_NONE);
-    layout!(out, restore::tfckpt_restore_options, struct_size, context, verify, max_host_bytes, progress, user_data, stats, reshape, restore_sequentially, in_request_order, keep_going);
+    layout!(out, restore::tfckpt_restore_options, struct_size, context, verify, max_host_bytes, progress, user_data, stats, reshape, restore_sequentially, in_request_order, keep_going, strict, stream_ordered);
     layout!(out, latest::tfckpt_latest_options, struct_size, latest_filename, fall_back, rebase, fell_back, reason);
     layout!(out, merge::tfckpt_merge_options, struct_size, context, allow_missing_files, keep_parts, update_state, save_relative_paths, no_sync, progress, user_data, stats);
-    layout!(out, context::tfckpt_context_options, struct_size, max_host_bytes, num_threads);
+    layout!(out, context::tfckpt_context_options, struct_size, max_host_bytes, num_threads, cuda_contexts, num_cuda_contexts);
+    layout!(out, cuda::tfckpt_cuda_driver, struct_size, version, num_devices, has_batch_copies);
+    layout!(out, cuda::tfckpt_cuda_device, struct_size, name, total_memory, compute_major, compute_minor, num_copy_engines, numa_node, reads_pageable_memory, registers_host_memory, registers_read_only_memory, has_memory_pools, has_direct_access);
     layout!(out, reader::tfckpt_reader_options, struct_size, context);
     constant!(out, view::TFCKPT_VIEW_ALLOW_UNALIGNED);
     constant!(out, view::TFCKPT_VIEW_NO_VERIFY);
@@ -110,6 +114,8 @@ fn structs_and_constants_are_what_layout_txt_says() {
     layout!(out, saveable::tfckpt_saveable, struct_size, name, tensors, num_tensors, save, restore, finish, user_data);
     constant!(out, saver::TFCKPT_KEEP_ALL);
     layout!(out, saver::tfckpt_saver_options, struct_size, context, reshape, sharded, max_to_keep, keep_checkpoint_every_n_hours, name, restore_sequentially, saver_def, saver_def_size, defer_build, allow_empty, write_version, pad_step_number, save_relative_paths, filename, shrink_to_max_to_keep, max_shard_size, now_ns, chunk_checksums);
-    layout!(out, saver_calls::tfckpt_saver_save_options, struct_size, global_step, latest_filename, meta_graph_suffix, write_meta_graph, no_state, no_sync, now_ns, max_host_bytes, progress, user_data, stats, borrow);
+    layout!(out, saver_calls::tfckpt_saver_save_options, struct_size, global_step, latest_filename, meta_graph_suffix, write_meta_graph, no_state, no_sync, now_ns, max_host_bytes, progress, user_data, stats, borrow, device_snapshot);
+    layout!(out, dlpack::tfckpt_dlpack_request, struct_size, key, key_size, slice_spec, device_type, device_id, stream);
+    layout!(out, dlpack::tfckpt_dlpack_options, struct_size, restore, max_slab_size, alloc, free, user_data);
     assert_eq!(out, include_str!("../abi/layout.txt"));
 }

@@ -36,7 +36,7 @@ use crate::source::{Field, Item, Kind, Source};
 
 /// The files of `src/capi` in the order in which they are read. A file that is not there yet is a
 /// chapter that is not written yet; a file that is not here must export nothing.
-const CHAPTERS: [&str; 25] = [
+const CHAPTERS: [&str; 26] = [
     "version",
     "error",
     "dtype",
@@ -49,6 +49,7 @@ const CHAPTERS: [&str; 25] = [
     "merge",
     "context",
     "buffer",
+    "cuda",
     "reader",
     "entry",
     "object_graph",

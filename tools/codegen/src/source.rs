@@ -255,6 +255,8 @@ fn declare(path: &Path, items: &mut [Item], conditional: &[String]) -> Result<()
             None => ("", text),
         };
         let text = head.to_owned() + &rest.replace("struct tfckpt_", "tfckpt_");
+        // DLPack's are not typedefed here, as its own header does that, and C99 allows it once.
+        let text = text.replace("DLManaged", "struct DLManaged");
         if !text.is_empty() {
             declarations.insert(declared_name(&text).to_owned(), text);
         }

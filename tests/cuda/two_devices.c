@@ -1,0 +1,105 @@
+/* One call for several devices: a table is split by columns over two of them, as tensor parallelism does it, and saved
+ * again from both. */
+#include "model.h"
+
+enum { ROWS = 2000, COLUMNS = 1024, HALF = COLUMNS / 2 };
+
+static const int64_t SHAPE[] = {ROWS, COLUMNS}, HALF_SHAPE[] = {ROWS, HALF};
+static const char *const specs[2] = {"2000 1024 0,2000:0,512", "2000 1024 0,2000:512,512"};
+static float table[ROWS][COLUMNS], halves[2][ROWS][HALF];
+static struct model model;
+
+static void describe_halves(tfckpt_tensor tensors[2], const gpu_address memory[2])
+{
+    for (int d = 0; d < 2; d++) {
+        tensors[d] = device_tensor("table", TFCKPT_DTYPE_FLOAT, 2, HALF_SHAPE, d, memory[d], sizeof halves[d]);
+        tensors[d].slice_spec = specs[d];
+    }
+}
+
+static void split_a_table(const char *prefix, const char *parts)
+{
+    tfckpt_tensor whole = host_tensor("table", TFCKPT_DTYPE_FLOAT, 2, SHAPE, table, sizeof table), tensors[2];
+    tfckpt_save_options options = TFCKPT_SAVE_OPTIONS_INIT;
+    tfckpt_error *error = NULL;
+    gpu_address memory[2];
+
+    for (int r = 0; r < ROWS; r++) {
+        for (int c = 0; c < COLUMNS; c++)
+            table[r][c] = (float)(r * COLUMNS + c);
+        memcpy(halves[0][r], table[r], sizeof halves[0][r]);
+        memcpy(halves[1][r], table[r] + HALF, sizeof halves[1][r]);
+    }
+    for (int d = 0; d < 2; d++) {
+        gpu_use(d);
+        memory[d] = gpu_alloc(sizeof halves[d]);
+    }
+    CHECK_OK(tfckpt_save(prefix, &whole, 1, NULL, NULL, &error), error);
+    describe_halves(tensors, memory);
+    CHECK_OK(tfckpt_restore(prefix, tensors, 2, NULL, NULL, &error), error);
+    for (int d = 0; d < 2; d++) {
+        gpu_use(d);
+        CHECK(gpu_holds(memory[d], halves[d], sizeof halves[d]));
+    }
+
+    /* A data file for each device, all in one checkpoint of the whole table. */
+    options.shard_by_device = 1;
+    describe_halves(tensors, memory);
+    CHECK_OK(tfckpt_save(parts, tensors, 2, &options, NULL, &error), error);
+    memset(table, 0, sizeof table);
+    CHECK_OK(tfckpt_restore(parts, &whole, 1, NULL, NULL, &error), error);
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLUMNS; c++)
+            CHECK(table[r][c] == (float)(r * COLUMNS + c));
+    for (int d = 0; d < 2; d++) {
+        gpu_use(d);
+        CU(gpu.cuMemFree(memory[d]));
+    }
+    gpu_use(0);
+}
+
+/* Tensors on the host and on both devices, within one budget. */
+static void mix(const char *prefix)
+{
+    tfckpt_restore_options restore = TFCKPT_RESTORE_OPTIONS_INIT;
+    tfckpt_save_options save = TFCKPT_SAVE_OPTIONS_INIT;
+    tfckpt_stats stats = TFCKPT_STATS_INIT;
+    tfckpt_error *error = NULL;
+
+    restore.stats = save.stats = &stats;
+    for (uint64_t mebibytes = 5; mebibytes <= 40; mebibytes += 7) {
+        tfckpt_context *context = new_context(mebibytes << 20);
+
+        restore.context = save.context = context;
+        model_put(&model, 0);
+        CHECK_OK(tfckpt_save(prefix, model_in_place(&model), model.num, &save, NULL, &error), error);
+        CHECK(stats.num_slots >= 2 && stats.peak_host_bytes <= mebibytes << 20);
+        model_put(&model, 1);
+        CHECK_OK(tfckpt_restore(prefix, model_in_place(&model), model.num, &restore, NULL, &error), error);
+        CHECK(stats.num_slots >= 2 && stats.peak_host_bytes <= mebibytes << 20);
+        CHECK(model_is_complete(&model));
+        tfckpt_context_free(context);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    char dir[PATH_SIZE], prefix[PATH_SIZE], parts[PATH_SIZE];
+    struct fakecuda_stats before;
+
+    gpu_start();
+    if (!needs_two_devices("all of it"))
+        return 0;
+    before = gpu_stats();
+    make_scratch_folder(argc, argv, dir);
+    path_in(prefix, dir, "model.ckpt");
+    path_in(parts, dir, "parts.ckpt");
+    split_a_table(prefix, parts);
+    model_of_all_kinds(&model, 2, 1);
+    mix(prefix);
+    model_free(&model);
+    CHECK(gpu_nothing_left(before));
+    CHECK(gpu_stats().cross_device_copies == 0);
+    remove_scratch_folder(dir);
+    return 0;
+}
