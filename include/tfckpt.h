@@ -360,9 +360,10 @@ typedef struct tfckpt_stats {
   uint64_t peak_host_bytes;           /* Most bytes of buffers that the call held at once. */
   uint32_t num_threads;               /* Threads that moved bytes, the calling one included. */
   uint64_t bytes_direct;              /* Of bytes_io, those that went past the page cache,
-                                       * straight between the disk and a buffer: of a durable
-                                       * save all but the ends of files, of a restore what the
-                                       * context has found to be faster on the mount. */
+                                       * straight between the disk and a buffer, because the
+                                       * context has found that to be faster on the mount, or has
+                                       * yet to find out. Of a durable save they are all but the
+                                       * ends of files, or none. */
   uint64_t bytes_cold;                /* Of the bytes that a restore read, those that it took
                                        * from the disk: they were not in the page cache, or were
                                        * read ahead into it meanwhile. */

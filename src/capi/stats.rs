@@ -31,9 +31,9 @@ pub struct tfckpt_stats {
     pub peak_host_bytes: u64,
     /// Threads that moved bytes, the calling one included.
     pub num_threads: u32,
-    /// Of bytes_io, those that went past the page cache, straight between the disk and a buffer: of a
-    /// durable save all but the ends of files, of a restore what the context has found to be faster on
-    /// the mount.
+    /// Of bytes_io, those that went past the page cache, straight between the disk and a buffer, because
+    /// the context has found that to be faster on the mount, or has yet to find out. Of a durable save
+    /// they are all but the ends of files, or none.
     pub bytes_direct: u64,
     /// Of the bytes that a restore read, those that it took from the disk: they were not in the page
     /// cache, or were read ahead into it meanwhile.
