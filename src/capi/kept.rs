@@ -173,7 +173,7 @@ impl AsMut<[RestoreTensor<'static>]> for KeptRestore {
     }
 }
 
-type TakeStrings = dyn FnMut(StringTensor) + Send;
+type TakeStrings = dyn FnMut(StringTensor) + Send + Sync;
 
 /// What hands strings to the caller. Each was made by `Box::into_raw` and is lent to one tensor.
 #[derive(Default)]
@@ -213,6 +213,8 @@ struct Out(*mut *mut tfckpt_strings);
 
 // SAFETY: the caller has lent the address to the job, whichever thread uses it.
 unsafe impl Send for Out {}
+// SAFETY: as above; a shared reference to what calls it cannot.
+unsafe impl Sync for Out {}
 
 impl Out {
     unsafe fn put(&self, strings: StringTensor) {

@@ -7,7 +7,7 @@ use super::restore_rounds::{RestoreFormat, RestorePlan, Round, RoundOutcome};
 use super::restore_strings::StringPlan;
 use super::tensor::RestoreTensor;
 use crate::bundle::BundleReader;
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
 use crate::transfer::Call;
 use crate::transfer::read::{self, How, Piece};
 
@@ -118,6 +118,10 @@ impl<'a> V2Plan<'_, 'a> {
             Round::All => (tensors.len(), None),
             Round::Some(members) => (members.len(), Some(members)),
         };
+        let name = |index: usize, error: Error| {
+            let key = tensors.get(index).map_or(&[][..], |tensor| tensor.key);
+            error.with_key(key)
+        };
         let how = How {
             bundle: &bundle,
             keep_going: self.options.keep_going,
@@ -125,19 +129,11 @@ impl<'a> V2Plan<'_, 'a> {
             strict: self.options.strict,
             only_checks: false,
             members,
+            name: &name,
         };
         let read = read::execute(call, pieces, num, how)?;
-        let failed = read.failed.into_iter().map(|(place, error)| {
-            let (index, error) = match round {
-                Round::All => (place, error),
-                Round::Some(members) => (
-                    members.get(place).copied().unwrap_or_default(),
-                    error.reindexed(members),
-                ),
-            };
-            let key = tensors.get(index).map_or(&[][..], |tensor| tensor.key);
-            (index, error.with_key(key))
-        });
+        let failed = read.failed.into_iter();
+        let failed = failed.map(|(place, error)| (how.index(place), how.told(place, error)));
         Ok(RoundOutcome {
             complete: read.complete,
             failed: failed.collect(),

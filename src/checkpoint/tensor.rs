@@ -99,7 +99,7 @@ pub enum RestoreData<'a> {
     Strings(&'a mut StringTensor),
     /// For `DType::String`: called with the elements as soon as they are there, on the thread of the
     /// call or job.
-    TakeStrings(&'a mut (dyn FnMut(StringTensor) + Send + 'static)),
+    TakeStrings(&'a mut (dyn FnMut(StringTensor) + Send + Sync + 'static)),
 }
 
 impl fmt::Debug for RestoreData<'_> {

@@ -172,6 +172,7 @@ impl Batch<'_> {
         let how = How {
             strict: false,
             only_checks: false,
+            name: &|_, error| error,
             bundle: &bundle,
             keep_going: true,
             in_request_order: false,

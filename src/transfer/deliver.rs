@@ -17,18 +17,9 @@ pub fn deliver(piece: &Piece<'_>, bytes: &[u8], start: u64) -> Result<u64> {
     let Dest::Host(dest) = scatter.dest else {
         return Err(not_here());
     };
-    let (overlap, size) = (&scatter.overlap, scatter.element_size);
-    let end = start + bytes.len() as u64;
     let mut delivered = 0;
-    for number in overlap.first_run_after(start / size)..overlap.num_runs() {
-        let run = overlap.run(number);
-        let from = (run.source * size).max(start);
-        let to = ((run.source + run.len) * size).min(end);
-        if from >= to {
-            break;
-        }
-        let part = bytes.get(to_usize(from - start)?..to_usize(to - start)?);
-        let at = run.dest * size + (from - run.source * size);
+    for (range, at) in scatter.parts(start..start + bytes.len() as u64) {
+        let part = bytes.get(to_usize(range.start - start)?..to_usize(range.end - start)?);
         delivered += copy(dest, at, part.unwrap_or_default(), swap)?;
     }
     Ok(delivered)

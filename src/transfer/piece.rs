@@ -55,6 +55,22 @@ pub struct Scatter<'a> {
     pub chunks: Option<ChunkCrcs>,
 }
 
+impl Scatter<'_> {
+    /// What of the bytes `range` of the piece goes somewhere: the ranges, in order, and where in the memory
+    /// each begins.
+    pub(super) fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, u64)> {
+        let (overlap, size) = (&self.overlap, self.element_size);
+        let runs = overlap.first_run_after(range.start / size)..overlap.num_runs();
+        runs.map_while(move |number| {
+            let run = overlap.run(number);
+            let start = run.source * size;
+            let from = start.max(range.start);
+            let to = (start + run.len * size).min(range.end);
+            (from < to).then(|| (from..to, run.dest * size + (from - start)))
+        })
+    }
+}
+
 /// Memory to be filled.
 #[derive(Clone, Copy, Debug)]
 pub enum Dest<'a> {

@@ -332,7 +332,7 @@ impl<'a> ReadRun<'_, 'a> {
             .entry(tensor)
             .or_insert_with(|| error.clone());
         self.any_failed.store(true, Ordering::Relaxed);
-        let told = self.how.reindexed(error.clone());
+        let told = self.how.told(tensor, error.clone());
         shared.monitor.failed(self.how.index(tensor), &told);
         match self.how.keep_going {
             true => Ok(()),
@@ -354,7 +354,7 @@ impl<'a> ReadRun<'_, 'a> {
             };
             let tensor = piece.tensor as usize;
             let error = error.clone().with_tensor_index(tensor);
-            let told = self.how.reindexed(error.clone());
+            let told = self.how.told(tensor, error.clone());
             monitor.failed(self.how.index(tensor), &told);
             first.get_or_insert(error.clone());
             failed.entry(tensor).or_insert(error);

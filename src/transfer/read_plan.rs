@@ -40,6 +40,8 @@ pub struct How<'a> {
     pub only_checks: bool,
     /// For each tensor its index in the whole request, if this is part of one.
     pub members: Option<&'a [usize]>,
+    /// Names a tensor of the whole request in its error.
+    pub name: &'a (dyn Fn(usize, Error) -> Error + Sync),
 }
 
 impl How<'_> {
@@ -49,12 +51,13 @@ impl How<'_> {
         member.copied().unwrap_or(tensor)
     }
 
-    /// An error with that index.
-    pub fn reindexed(&self, error: Error) -> Error {
-        match self.members {
+    /// The error of a tensor as others are told of it: with that index and its name.
+    pub fn told(&self, tensor: usize, error: Error) -> Error {
+        let error = match self.members {
             Some(members) => error.reindexed(members),
             None => error,
-        }
+        };
+        (self.name)(self.index(tensor), error)
     }
 }
 

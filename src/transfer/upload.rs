@@ -76,20 +76,12 @@ impl<'l, 'a> Upload<'l, 'a> {
         let Dest::Device(dest) = scatter.dest else {
             return Err(Error::internal("not a GPU's"));
         };
-        let (overlap, size) = (&scatter.overlap, scatter.element_size);
-        let end = start + len as u64;
         let mut placed = 0;
         // The last copy: where it begins in the slot, in the destination, and how long it is.
         let mut last: Option<(usize, u64, usize)> = None;
-        for number in overlap.first_run_after(start / size)..overlap.num_runs() {
-            let run = overlap.run(number);
-            let from = (run.source * size).max(start);
-            let to = ((run.source + run.len) * size).min(end);
-            if from >= to {
-                break;
-            }
-            let dest_at = run.dest * size + (from - run.source * size);
-            let (from, run_len) = (at + to_usize(from - start)?, to_usize(to - from)?);
+        for (range, dest_at) in scatter.parts(start..start + len as u64) {
+            let from = at + to_usize(range.start - start)?;
+            let run_len = to_usize(range.end - range.start)?;
             placed += run_len as u64;
             // Runs that are neighbours in the destination become neighbours in the slot: a memmove in
             // the cache costs less than a copy over the bus for each.

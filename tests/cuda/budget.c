@@ -50,17 +50,16 @@ static void keep_within(const char *prefix, uint64_t limit, int kind, int with_h
     tfckpt_stats stats = TFCKPT_STATS_INIT;
     tfckpt_context *context = new_context(own_limit ? 0 : limit);
     tfckpt_error *error = NULL;
-    uint64_t pinned_before, peak;
+    uint64_t peak, most;
 
     start_afresh(gpu.num_devices, with_host, kind <= KIND_STRICT);
-    pinned_before = gpu_stats().live_pinned_bytes;
-    CHECK(pinned_before == 0);
+    CHECK(gpu_stats().live_pinned_bytes == 0);
     CHECK_OK(call(kind, prefix, context, own_limit ? limit : 0, &stats, &error), error);
     peak = gpu_stats().peak_pinned_bytes;
-    /* One after the other, tensors leave buffers behind that those of the next do not fit: they count for the context. */
-    if (kind == KIND_SEQUENTIAL && peak <= (own_limit ? (uint64_t)256 << 20 : limit))
-        peak = 0;
-    if (!(peak <= stats.peak_pinned_bytes && stats.peak_pinned_bytes <= stats.peak_host_bytes &&
+    /* One after the other, tensors leave buffers behind that those of the next do not fit: they count for the context,
+     * whose budget is 256 MiB if it is not the limit. */
+    most = kind != KIND_SEQUENTIAL ? stats.peak_pinned_bytes : own_limit ? (uint64_t)256 << 20 : limit;
+    if (!(peak <= most && stats.peak_pinned_bytes <= stats.peak_host_bytes &&
           stats.peak_host_bytes <= limit)) {
         fprintf(stderr, "kind %d, limit %" PRIu64 "%s: pinned %" PRIu64 ", said to be %" PRIu64 ", in all %" PRIu64 "\n",
                 kind, limit, own_limit ? " of the call" : "", peak, stats.peak_pinned_bytes, stats.peak_host_bytes);

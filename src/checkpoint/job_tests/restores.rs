@@ -39,7 +39,7 @@ fn tensors_of_a_restore_arrive_one_by_one() {
         let memory: &'static Shared = Box::leak(Box::new(Shared::new(100_000)));
         let (sender, strings) = sync_channel(1);
         let take = move |strings| sender.send(strings).unwrap();
-        let take: &'static mut (dyn FnMut(_) + Send) = Box::leak(Box::new(take));
+        let take: &'static mut (dyn FnMut(_) + Send + Sync) = Box::leak(Box::new(take));
         let mut tensors = vec![
             destination("c", leaked(0, 100_000)),
             RestoreTensor {
@@ -111,6 +111,7 @@ fn a_tensor_that_fails_does_not_keep_others_from_arriving() {
         let error = job.wait_tensor(1, None).unwrap().unwrap_err();
         assert_eq!(error.code(), Code::DataLoss);
         assert_eq!(error.tensor_index(), Some(1));
+        assert!(error.key().is_some(), "{error}");
         let third = job.wait_tensor(2, None).unwrap();
         match keep_going {
             true => third.unwrap(),
