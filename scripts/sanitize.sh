@@ -14,7 +14,7 @@ export ASAN_OPTIONS=detect_stack_use_after_return=1
 
 # With --target, build scripts and macros are left as they are.
 echo "== Rust tests"
-cargo test --locked --lib --target "$host"
+cargo test --locked --lib --test cuda_device --target "$host"
 
 echo "== C tests"
 cargo build --locked --lib --target "$host"

@@ -8,11 +8,15 @@
 mod buffer;
 mod dest;
 mod huge;
+#[cfg(test)]
+mod kept;
 mod prefetch;
 mod source;
 
 pub use buffer::{ChunkBuffer, zeroed};
 pub use dest::{DestSpan, Filled};
 pub use huge::Buffer;
+#[cfg(test)]
+pub use kept::keep;
 pub use prefetch::prefetch;
 pub use source::SourceSpan;

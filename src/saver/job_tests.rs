@@ -15,6 +15,7 @@ use crate::checkpoint::{
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::io::fault::{Disk, Plan, Watch};
+use crate::memory::keep;
 use crate::shape::Shape;
 use crate::transfer::{Call, Context, ContextOptions};
 
@@ -45,7 +46,7 @@ fn shape() -> Shape {
 
 /// The variable full of the step.
 fn values(step: u8) -> Vec<SaveValue<'static>> {
-    let bytes: &'static [u8] = vec![step; SIZE].leak();
+    let bytes: &'static [u8] = keep(vec![step; SIZE].into_boxed_slice());
     vec![SaveValue {
         shape: shape(),
         data: SaveData::Bytes(bytes.into()),
@@ -355,7 +356,7 @@ fn an_empty_saver_starts_a_job_that_saves_nothing() {
 
 /// Restores the variable in the background.
 fn start_restore(prefix: &Path, shared: &Arc<Context>) -> Job {
-    let bytes: &'static mut [u8] = vec![0; SIZE].leak();
+    let bytes: &'static mut [u8] = keep(vec![0; SIZE].into_boxed_slice());
     let tensors = vec![RestoreTensor {
         key: b"a",
         dtype: DType::Uint8,

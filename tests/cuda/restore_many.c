@@ -3,7 +3,7 @@
 
 enum { NUM = 10000, SIZE = 4096, STRIDE = SIZE + 512 };
 
-static char keys[NUM][16];
+static char keys[NUM][20];
 static tfckpt_tensor tensors[NUM];
 static const int64_t SHAPE[] = {SIZE};
 

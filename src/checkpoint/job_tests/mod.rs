@@ -14,12 +14,13 @@ use super::*;
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::io::fault::{Disk, Plan, Watch};
+use crate::memory::keep;
 use crate::shape::Shape;
 use crate::transfer::{Call, Context, ContextOptions};
 
-/// Memory that outlives every test, as a job's has to outlive the job.
-fn leaked(value: u8, len: usize) -> &'static mut [u8] {
-    vec![value; len].leak()
+/// Memory that a job may use.
+fn kept(value: u8, len: usize) -> &'static mut [u8] {
+    keep(vec![value; len].into_boxed_slice())
 }
 
 fn tensor(key: &'static str, bytes: &'static [u8]) -> SaveTensor<'static> {

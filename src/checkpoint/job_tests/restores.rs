@@ -8,7 +8,7 @@ fn three_and_strings(prefix: &Path, format: Format) {
     let mut tensors: Vec<SaveTensor<'static>> = ["a", "b", "c"]
         .into_iter()
         .zip(1..)
-        .map(|(key, value)| tensor(key, leaked(value, 100_000)))
+        .map(|(key, value)| tensor(key, kept(value, 100_000)))
         .collect();
     if format == Format::V2 {
         tensors.push(SaveTensor {
@@ -36,15 +36,15 @@ fn tensors_of_a_restore_arrive_one_by_one() {
     ] {
         let (_dir, prefix) = in_dir();
         three_and_strings(&prefix, format);
-        let memory: &'static Shared = Box::leak(Box::new(Shared::new(100_000)));
+        let memory: &'static Shared = keep(Box::new(Shared::new(100_000)));
         let (sender, strings) = sync_channel(1);
         let take = move |strings| sender.send(strings).unwrap();
-        let take: &'static mut (dyn FnMut(_) + Send + Sync) = Box::leak(Box::new(take));
+        let take: &'static mut (dyn FnMut(_) + Send + Sync) = keep(Box::new(take));
         let mut tensors = vec![
-            destination("c", leaked(0, 100_000)),
+            destination("c", kept(0, 100_000)),
             RestoreTensor {
                 data: RestoreData::Bytes(memory.0.as_slice().into()),
-                ..destination("a", leaked(0, 100_000))
+                ..destination("a", kept(0, 100_000))
             },
         ];
         if format == Format::V2 {
@@ -97,7 +97,7 @@ fn a_tensor_that_fails_does_not_keep_others_from_arriving() {
     let mut bytes = std::fs::read(&data).unwrap();
     bytes[150_000] ^= 1;
     std::fs::write(&data, bytes).unwrap();
-    let tensors = || Vec::from(["a", "b", "c"].map(|key| destination(key, leaked(0, 100_000))));
+    let tensors = || Vec::from(["a", "b", "c"].map(|key| destination(key, kept(0, 100_000))));
     for keep_going in [true, false] {
         let options = RestoreOptions {
             keep_going,
@@ -141,7 +141,7 @@ fn tensors_are_read_in_the_order_of_the_request_if_that_is_asked_for() {
         };
         let job = JobOptions::new(Arc::new(Context::new(one_thread).unwrap()));
         let keys = ["b", "c", "a"];
-        let tensors = Vec::from(keys.map(|key| destination(key, leaked(0, 100_000))));
+        let tensors = Vec::from(keys.map(|key| destination(key, kept(0, 100_000))));
         let from = RestoreFrom::Prefix(prefix.clone());
         let job = restore_async(from, tensors, &options, job).unwrap();
         job.wait_tensor(0, None).unwrap().unwrap();
@@ -158,7 +158,7 @@ fn tensors_that_a_cancelled_restore_did_not_get_to_are_aborted() {
     let (_dir, prefix) = in_dir();
     three_and_strings(&prefix, Format::V2);
     let (job, steps) = stepped();
-    let tensors = vec![destination("a", leaked(0, 100_000))];
+    let tensors = vec![destination("a", kept(0, 100_000))];
     let reader = Arc::new(Reader::open(&prefix).unwrap());
     let from = RestoreFrom::Reader(reader);
     let job = restore_async(from, tensors, &RestoreOptions::default(), job).unwrap();
@@ -176,7 +176,7 @@ fn tensors_that_a_cancelled_restore_did_not_get_to_are_aborted() {
 fn a_restore_of_nothing_that_is_there_is_the_jobs_error() {
     let (dir, _) = in_dir();
     let from = RestoreFrom::Prefix(dir.path().join("none"));
-    let tensors = vec![destination("a", leaked(0, 4))];
+    let tensors = vec![destination("a", kept(0, 4))];
     let job = JobOptions::new(context());
     let job = restore_async(from, tensors, &RestoreOptions::default(), job).unwrap();
     assert_eq!(job.wait(None).unwrap().unwrap_err().code(), Code::NotFound);

@@ -11,7 +11,7 @@ fn a_borrowed_save_returns_at_once_and_says_when_tensors_may_change() {
             ..SaveOptions::default()
         };
         let (job, steps) = stepped();
-        let tensors = vec![tensor("a", leaked(7, 1000))];
+        let tensors = vec![tensor("a", kept(7, 1000))];
         let job = save_async(&prefix, tensors, &options, Snapshot::Borrowed, job).unwrap();
         // The first report comes before anything is written.
         assert!(steps.next());
@@ -42,7 +42,7 @@ fn tensors_may_change_as_soon_as_a_copying_save_returns() {
             format,
             ..SaveOptions::default()
         };
-        let memory: &'static Shared = Box::leak(Box::new(Shared::new(5 << 20)));
+        let memory: &'static Shared = keep(Box::new(Shared::new(5 << 20)));
         memory.set(1);
         let tensors = vec![SaveTensor {
             shape: Shape::new([5 << 20]).unwrap(),
@@ -65,7 +65,7 @@ fn tensors_may_change_as_soon_as_a_copying_save_returns() {
 #[test]
 fn arguments_that_do_not_fit_start_no_job() {
     let (dir, prefix) = in_dir();
-    let twice = || vec![tensor("a", leaked(1, 4)), tensor("a", leaked(2, 4))];
+    let twice = || vec![tensor("a", kept(1, 4)), tensor("a", kept(2, 4))];
     for snapshot in [Snapshot::Copied, Snapshot::Borrowed] {
         let job = JobOptions::new(context());
         let error = save_async(&prefix, twice(), &SaveOptions::default(), snapshot, job);
@@ -74,7 +74,7 @@ fn arguments_that_do_not_fit_start_no_job() {
             max_host_bytes: 1,
             ..JobOptions::new(context())
         };
-        let one = vec![tensor("a", leaked(1, 4))];
+        let one = vec![tensor("a", kept(1, 4))];
         let error = save_async(&prefix, one, &SaveOptions::default(), snapshot, job).unwrap_err();
         assert!(error.message().contains("minimum"), "{error}");
     }
@@ -84,7 +84,7 @@ fn arguments_that_do_not_fit_start_no_job() {
 #[test]
 fn a_save_that_is_cancelled_at_any_moment_leaves_what_was_there() {
     let (dir, prefix) = in_dir();
-    let first = vec![tensor("a", leaked(1, 3 << 20))];
+    let first = vec![tensor("a", kept(1, 3 << 20))];
     let job = JobOptions::new(context());
     let options = SaveOptions::default();
     let job = save_async(&prefix, first, &options, Snapshot::Copied, job).unwrap();
@@ -93,7 +93,7 @@ fn a_save_that_is_cancelled_at_any_moment_leaves_what_was_there() {
     let mut num_cancelled = 0;
     loop {
         let (job, steps) = stepped();
-        let tensors = vec![tensor("a", leaked(2, 3 << 20))];
+        let tensors = vec![tensor("a", kept(2, 3 << 20))];
         let job = save_async(&prefix, tensors, &options, Snapshot::Borrowed, job).unwrap();
         // How often a save reports depends on its time, too.
         let passed = (0..num_cancelled).all(|_| steps.next() && steps.go_on());
@@ -118,7 +118,7 @@ fn a_save_that_is_cancelled_at_any_moment_leaves_what_was_there() {
 #[test]
 fn dropping_a_job_waits_for_its_end() {
     let (_dir, prefix) = in_dir();
-    let tensors = vec![tensor("a", leaked(1, 3 << 20))];
+    let tensors = vec![tensor("a", kept(1, 3 << 20))];
     let job = JobOptions::new(context());
     let options = SaveOptions::default();
     drop(save_async(&prefix, tensors, &options, Snapshot::Borrowed, job).unwrap());
@@ -132,7 +132,7 @@ fn a_panic_on_the_jobs_thread_ends_the_job() {
         progress: Some(Box::new(|_| panic!("at the disco"))),
         ..JobOptions::new(context())
     };
-    let tensors = vec![tensor("a", leaked(1, 4))];
+    let tensors = vec![tensor("a", kept(1, 4))];
     let options = SaveOptions::default();
     let job = save_async(&prefix, tensors, &options, Snapshot::Borrowed, job).unwrap();
     let error = job.wait(None).unwrap().unwrap_err();
@@ -161,7 +161,7 @@ fn a_job_does_not_wait_for_itself() {
         })),
         ..JobOptions::new(context())
     };
-    let tensors = vec![tensor("a", leaked(1, 4))];
+    let tensors = vec![tensor("a", kept(1, 4))];
     let options = SaveOptions::default();
     let job = save_async(&prefix, tensors, &options, Snapshot::Borrowed, job).unwrap();
     slot.set(job).unwrap();
@@ -178,7 +178,7 @@ fn a_job_that_cannot_write_ends_with_the_systems_error_and_leaves_nothing() {
         ..Plan::default()
     };
     let _watch = Watch::on(dir.path(), fail);
-    let tensors = vec![tensor("a", leaked(1, 4))];
+    let tensors = vec![tensor("a", kept(1, 4))];
     let options = SaveOptions::default();
     let job = JobOptions::new(context());
     let job = save_async(&prefix, tensors, &options, Snapshot::Copied, job).unwrap();
@@ -193,14 +193,14 @@ fn of_many_sizes() -> Vec<SaveTensor<'static>> {
     let sizes = [5, 3_000_000, 0, 262_144, 1, 700_001, 4096, 2_500_000];
     let mut tensors: Vec<SaveTensor<'static>> = Vec::new();
     for ((key, size), value) in keys.into_iter().zip(sizes).zip(1..) {
-        tensors.push(tensor(key, leaked(value, size)));
+        tensors.push(tensor(key, kept(value, size)));
     }
     for (key, lengths) in [
         ("s", vec![3, 0, 600_000]),
         ("t", vec![1; 40_000]),
         ("u", vec![]),
     ] {
-        let strings = lengths.iter().map(|&len| (&*leaked(b'x', len)).into());
+        let strings = lengths.iter().map(|&len| (&*kept(b'x', len)).into());
         tensors.push(SaveTensor {
             dtype: DType::String,
             shape: Shape::new([i64::try_from(lengths.len()).unwrap()]).unwrap(),
