@@ -533,7 +533,10 @@ typedef struct tfckpt_restore_options {
   int32_t               stream_ordered;        /* Non-zero: the call returns when the copies to
                                                 * devices are enqueued; what is enqueued on the
                                                 * tensors' streams afterwards comes after them.
-                                                * Must be 0 for a job. */
+                                                * Without effect on devices all of whose tensors
+                                                * are TFCKPT_TENSOR_UNORDERED, on a saver with
+                                                * saveables, and if the call fails: the copies
+                                                * have run then. Must be 0 for a job. */
 } tfckpt_restore_options;
 #define TFCKPT_RESTORE_OPTIONS_INIT { sizeof(tfckpt_restore_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, \
     0, 0, 0 }

@@ -123,26 +123,26 @@ impl<'c> Devices<'c> {
         streams.map(|known| known.stream.mark()).collect()
     }
 
-    /// Lets what the caller enqueues from now on wait for `events`. If that fails, nothing that they end
-    /// is under way any more.
+    /// Ends a call: what the caller enqueues from now on comes after the copies that `events` end. Nothing
+    /// is under way any more on GPUs with none of the caller's streams, and nowhere if the call or this
+    /// failed: who gets an error may free the memory at once.
     ///
     /// # Errors
     ///
     /// Those of the driver.
-    pub fn wait_for(&self, events: &[Event]) -> Result<()> {
-        let waiting = self.streams.iter().try_for_each(|known| {
-            let is_own = |event: &&Event| event.context().device() == known.device;
-            let mut events = events.iter().filter(is_own);
-            events.try_for_each(|event| known.stream.wait_for(event))
-        });
-        if waiting.is_err() {
-            for event in events {
-                let entered = event.context().enter();
-                // If that fails, too, the device is lost.
-                let _ = entered.and_then(|entered| event.wait(&entered));
+    pub fn finish(&self, events: &[Event], has_failed: bool) -> Result<()> {
+        let ended = events.iter().try_for_each(|event| {
+            let device = event.context().device();
+            let mut streams = self.streams.iter().filter(|known| known.device == device);
+            match streams.clone().next() {
+                Some(_) => streams.try_for_each(|known| known.stream.wait_for(event)),
+                None => event.wait(&event.context().enter()?),
             }
+        });
+        if has_failed || ended.is_err() {
+            events.iter().for_each(Event::wait_to_give_back);
         }
-        waiting
+        ended
     }
 }
 

@@ -16,38 +16,32 @@ use super::handle::{array_mut, borrow, c_path, check_out, free, required};
 use super::progress::{put_progress, tfckpt_progress};
 use super::stats::{put_stats, tfckpt_stats};
 use super::wall::{guard, guard_value};
-use crate::device::{DeviceContext, Event};
-use crate::{Error, Job};
+use crate::device::Event;
+use crate::{Context, Error, Job};
 
 /// A save or restore in the background.
 pub struct tfckpt_job {
     job: Job,
     prefix: OnceLock<CString>,
-    /// Of a restore to GPUs: the context of each tensor that goes to one.
-    contexts: Vec<Option<Arc<DeviceContext>>>,
+    context: Arc<Context>,
     /// Of a save whose tensors were copied within their devices: behind the copies.
     snapshots: Vec<Event>,
 }
 
 impl tfckpt_job {
     /// A save; `snapshots` are behind the copies that were made within devices.
-    pub(super) fn of_save(job: Job, snapshots: Vec<Event>) -> Self {
+    pub(super) fn of_save(job: Job, context: Arc<Context>, snapshots: Vec<Event>) -> Self {
         Self {
             job,
             prefix: OnceLock::new(),
-            contexts: Vec::new(),
+            context,
             snapshots,
         }
     }
 
-    /// A restore, with the context of each tensor that goes to a device; empty if none does.
-    pub(super) fn of_restore(job: Job, contexts: Vec<Option<Arc<DeviceContext>>>) -> Self {
-        Self {
-            job,
-            prefix: OnceLock::new(),
-            contexts,
-            snapshots: Vec::new(),
-        }
+    /// A restore.
+    pub(super) fn of_restore(job: Job, context: Arc<Context>) -> Self {
+        Self::of_save(job, context, Vec::new())
     }
 }
 
@@ -151,9 +145,10 @@ pub unsafe extern "C" fn tfckpt_job_snapshot_stream_wait(
     unsafe {
         guard(error_out, || {
             let job = required(job, "job")?;
+            let stream = stream_of(stream, &job.context.devices().context(device_id)?)?;
             let of_device = |event: &&Event| event.context().device() == device_id;
             match job.snapshots.iter().find(of_device) {
-                Some(event) => stream_of(stream, event.context())?.wait_for(event),
+                Some(event) => stream.wait_for(event),
                 None if job.job.wait_snapshot(None) => Ok(()),
                 None => Err(not_yet("the tensors have not been copied")),
             }
@@ -182,15 +177,14 @@ pub unsafe extern "C" fn tfckpt_job_stream_wait(
     unsafe {
         guard(error_out, || {
             let job = required(job, "job")?;
-            let Some(Some(context)) = job.contexts.get(i) else {
+            let not_yet = || not_yet("the job waits for itself");
+            let Some(device) = job.job.device(i) else {
                 let result = job.job.wait_tensor(i, None);
-                return result.unwrap_or_else(|| Err(not_yet("the job waits for itself")));
+                return result.unwrap_or_else(|| Err(not_yet()));
             };
-            let stream = stream_of(stream, context)?;
-            for event in job.job.wait_enqueued(i)? {
-                stream.wait_for(&event)?;
-            }
-            Ok(())
+            let stream = stream_of(stream, &job.context.devices().context(device)?)?;
+            let events = job.job.wait_enqueued(i).ok_or_else(not_yet)??;
+            events.iter().try_for_each(|event| stream.wait_for(event))
         })
     }
 }

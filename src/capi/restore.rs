@@ -73,7 +73,9 @@ pub struct tfckpt_restore_options {
     /// memory.
     pub strict: i32,
     /// Non-zero: the call returns when the copies to devices are enqueued; what is enqueued on the
-    /// tensors' streams afterwards comes after them. Must be 0 for a job.
+    /// tensors' streams afterwards comes after them. Without effect on devices all of whose tensors are
+    /// TFCKPT_TENSOR_UNORDERED, on a saver with saveables, and if the call fails: the copies have run then.
+    /// Must be 0 for a job.
     pub stream_ordered: i32,
 }
 
@@ -288,17 +290,17 @@ pub(super) unsafe fn run_on(
     call.after = devices.mark()?;
     call.leaves_copies = options.stream_ordered != 0;
     let outcome = reader.restore(requests, restore_options, &mut call);
-    let ordered = devices.wait_for(&call.copied);
-    if ordered.is_err() || outcome.is_err() {
-        // Who gets an error may free the memory at once.
-        for event in &call.copied {
-            event.wait_to_give_back();
-        }
-    }
-    ordered?;
+    devices.finish(&call.copied, !is_complete(&outcome))?;
     // SAFETY: the caller's promise.
     unsafe { put_stats(options.stats, &call.stats) }?;
     Ok((outcome, call.copied))
+}
+
+/// Whether nothing went wrong.
+fn is_complete(outcome: &Result<RestoreOutcome>) -> bool {
+    outcome
+        .as_ref()
+        .is_ok_and(|outcome| outcome.ended.is_none() && outcome.results.iter().all(Result::is_ok))
 }
 
 /// Writes the codes of a call, and tells `each` of every tensor, in order, whether it was restored and is

@@ -163,7 +163,8 @@ pub unsafe extern "C" fn tfckpt_saver_restore(
             let mut call = Call::new(&context);
             call.max_host_bytes = options.max_host_bytes;
             call.progress = to_progress(options.progress, options.user_data);
-            call.leaves_copies = options.stream_ordered != 0;
+            // Saveables are told when their memory holds the elements.
+            call.leaves_copies = options.stream_ordered != 0 && saver.saveables.is_empty();
             let mut asked = Asked::default();
             let mut devices = Devices::new(&context);
             let mut described = Vec::new();
@@ -184,7 +185,8 @@ pub unsafe extern "C" fn tfckpt_saver_restore(
                 },
                 &mut call,
             );
-            devices.wait_for(&call.copied)?;
+            let ended = devices.finish(&call.copied, restored.is_err());
+            let restored = restored.and(ended);
             if restored.is_ok() {
                 for (tensor, strings) in described.iter().zip(strings) {
                     tensor.put_strings(strings);

@@ -101,7 +101,10 @@ pub unsafe extern "C" fn tfckpt_save_async(
                 }
             };
             let job = save_async(prefix, kept, &options.to_options()?, snapshot, job)?;
-            put(job_out, into_handle(tfckpt_job::of_save(job, copied)));
+            put(
+                job_out,
+                into_handle(tfckpt_job::of_save(job, context, copied)),
+            );
             Ok(())
         })
     }
@@ -163,7 +166,10 @@ pub unsafe extern "C" fn tfckpt_saver_save_async(
                 asked.finish(&saver.saveables, &started);
             }
             saver.refresh_checkpoints();
-            put(job_out, into_handle(tfckpt_job::of_save(started?, copied)));
+            put(
+                job_out,
+                into_handle(tfckpt_job::of_save(started?, context, copied)),
+            );
             Ok(())
         })
     }
@@ -260,15 +266,7 @@ unsafe fn restore_with(
         let kept = KeptRestore::new(&array)?;
         job.after = mark_streams(array.iter(), &context)?;
         let job = restore_async(from, kept, &restore_options, job)?;
-        let mut contexts = Vec::new();
-        if array.iter().any(|tensor| tensor.is_device()) {
-            let of = |tensor: tfckpt_tensor| match tensor.is_device() {
-                true => context.devices().context(tensor.device_id).map(Some),
-                false => Ok(None),
-            };
-            contexts = array.iter().map(of).collect::<Result<_>>()?;
-        }
-        put(job_out, into_handle(tfckpt_job::of_restore(job, contexts)));
+        put(job_out, into_handle(tfckpt_job::of_restore(job, context)));
         Ok(())
     }
 }

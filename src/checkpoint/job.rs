@@ -141,8 +141,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Starts `work` on a thread of its own and waits until it reaches `stage`; the first
-    /// `num_arrivals` of its tensors can be waited for.
+    /// Starts `work` on a thread of its own, watched by `monitor`, and waits until it reaches `stage`.
     ///
     /// # Errors
     ///
@@ -150,13 +149,13 @@ impl Job {
     /// minimum; the error of arguments that do not fit together: there is no job then.
     pub(crate) fn start(
         options: JobOptions,
-        num_arrivals: usize,
+        monitor: Monitor,
         stage: Stage,
         work: impl FnOnce(&mut Call<'_>) -> Done + Send + 'static,
     ) -> Result<Self> {
         check_limit(options.max_host_bytes)?;
         let state = Arc::new(JobState {
-            monitor: Arc::new(Monitor::new(num_arrivals)),
+            monitor: Arc::new(monitor),
             ended: OnceLock::new(),
             fetched: AtomicBool::new(false),
         });
@@ -245,21 +244,26 @@ impl Job {
     }
 
     /// Waits until the copies of tensor `index` to a GPU are enqueued and its checksum is known, as
-    /// [`wait_tensor`](Self::wait_tensor) waits for the tensor. Returns events behind the copies.
-    pub(crate) fn wait_enqueued(&self, index: usize) -> Result<Vec<Event>> {
+    /// [`wait_tensor`](Self::wait_tensor) waits for the tensor. Returns events behind the copies; `None` to a
+    /// job that waits for itself.
+    pub(crate) fn wait_enqueued(&self, index: usize) -> Option<Result<Vec<Event>>> {
         let monitor = &self.state.monitor;
         if index < monitor.num_arrivals() && !monitor.has_reached(Stage::Ended) {
             monitor.wait_for_tensor(index, self.patience(None));
             if let Some(arrived) = monitor.arrival(index) {
-                arrived?;
-                let events = monitor.mark_copies()?;
+                let marked = arrived.and_then(|()| monitor.mark_copies(index));
                 // It may have been lost meanwhile.
-                return monitor.arrival(index).unwrap_or(Ok(())).map(|()| events);
+                let arrived = monitor.arrival(index).unwrap_or(Ok(()));
+                return Some(arrived.and(marked));
             }
         }
-        let result = self.wait_tensor(index, None);
-        let not_restored = || Err(not_restored(index));
-        result.unwrap_or_else(not_restored).map(|()| Vec::new())
+        let result = self.wait_tensor(index, None)?;
+        Some(result.map(|()| Vec::new()))
+    }
+
+    /// The GPU that tensor `index` of a restore goes to, if one does.
+    pub(crate) fn device(&self, index: usize) -> Option<i32> {
+        self.state.monitor.device(index)
     }
 
     /// Asks the job to stop, which it does within a chunk of data: it then ends with CANCELLED, and

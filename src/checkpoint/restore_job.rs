@@ -8,7 +8,7 @@ use super::reader::Reader;
 use super::restore::RestoreOptions;
 use super::tensor::RestoreTensor;
 use crate::error::Result;
-use crate::transfer::{Call, Stage};
+use crate::transfer::{Call, Monitor, Stage};
 
 /// What a restore in the background reads.
 #[derive(Clone, Debug)]
@@ -32,8 +32,14 @@ pub fn restore_async(
     job: JobOptions,
 ) -> Result<Job> {
     let options = *options;
-    let num_tensors = tensors.as_mut().len();
-    Job::start(job, num_tensors, Stage::New, move |call| {
+    let restored: &[RestoreTensor<'static>] = tensors.as_mut();
+    let devices = restored.iter().map(|tensor| tensor.data.device());
+    let devices: Vec<Option<i32>> = match devices.clone().any(|device| device.is_some()) {
+        true => devices.collect(),
+        false => Vec::new(),
+    };
+    let monitor = Monitor::new(restored.len()).with_devices(devices);
+    Job::start(job, monitor, Stage::New, move |call| {
         call.monitor().reach(Stage::Accepted);
         run(&from, tensors.as_mut(), &options, call)
     })

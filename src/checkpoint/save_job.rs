@@ -6,7 +6,7 @@ use super::job::{Done, Job, JobOptions};
 use super::save::{SaveOptions, save};
 use super::tensor::SaveTensor;
 use crate::error::Result;
-use crate::transfer::Stage;
+use crate::transfer::{Monitor, Stage};
 
 /// When a save in the background lets go of the tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub fn save_async(
     job: JobOptions,
 ) -> Result<Job> {
     let (prefix, options) = (prefix.to_owned(), *options);
-    Job::start(job, 0, snapshot.stage(), move |call| {
+    Job::start(job, Monitor::new(0), snapshot.stage(), move |call| {
         call.copies_first = snapshot == Snapshot::Copied;
         Done::saved(save(&prefix, tensors.as_ref(), &options, call).map(Some))
     })

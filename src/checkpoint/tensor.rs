@@ -122,6 +122,14 @@ impl<'a> RestoreData<'a> {
         }
     }
 
+    /// The GPU whose memory it is, if it is one's.
+    pub(super) fn device(&self) -> Option<i32> {
+        match self {
+            Self::Device(span) => Some(span.device()),
+            Self::Bytes(_) | Self::Strings(_) | Self::TakeStrings(_) => None,
+        }
+    }
+
     /// Hands the elements over, if they are strings.
     pub(super) fn put_strings(&mut self, strings: StringTensor) {
         match self {

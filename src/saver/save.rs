@@ -17,7 +17,7 @@ use crate::io;
 use crate::naming;
 use crate::shape::Shape;
 use crate::state::{self, paths};
-use crate::transfer::Call;
+use crate::transfer::{Call, Monitor};
 
 /// The elements of a variable at the time of a save.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl Saver {
             options.now_ns,
         );
         let ticket = self.queue.ticket();
-        let job = Job::start(job, 0, snapshot.stage(), move |call| {
+        let job = Job::start(job, Monitor::new(0), snapshot.stage(), move |call| {
             call.copies_first = snapshot == Snapshot::Copied;
             let save = Save {
                 built: &built,

@@ -62,6 +62,8 @@ pub struct Monitor {
     stage: AtomicU8,
     /// For each tensor of a restore whether it has arrived; empty if nobody asks.
     arrivals: Vec<AtomicU8>,
+    /// For each of them the GPU that it goes to, if one does; empty if none does.
+    devices: Vec<Option<i32>>,
     failed: Mutex<BTreeMap<usize, Error>>,
     /// Where copies to GPUs are enqueued.
     streams: Mutex<Vec<DeviceStream>>,
@@ -86,6 +88,7 @@ impl Monitor {
             arrivals: std::iter::repeat_with(AtomicU8::default)
                 .take(num_arrivals)
                 .collect(),
+            devices: Vec::new(),
             failed: Mutex::default(),
             streams: Mutex::default(),
             asked: Mutex::default(),
@@ -93,6 +96,17 @@ impl Monitor {
             waited_for: Mutex::default(),
             changed: Condvar::new(),
         }
+    }
+
+    /// With the GPU of each tensor that goes to one; empty if none does.
+    #[must_use]
+    pub fn with_devices(self, devices: Vec<Option<i32>>) -> Self {
+        Self { devices, ..self }
+    }
+
+    /// The GPU that tensor `index` goes to; `None` for the host's memory.
+    pub fn device(&self, index: usize) -> Option<i32> {
+        self.devices.get(index).copied().flatten()
     }
 
     /// What worker threads count.
@@ -183,15 +197,22 @@ impl Monitor {
         *self.streams.lock() = streams;
     }
 
-    /// Events behind the copies that are enqueued now. For a tensor that has arrived they come no later than
-    /// the ring's worth of copies after its own.
+    /// Events behind the copies that are enqueued now for the GPU of tensor `index`; none for a tensor in the
+    /// host's memory. For a tensor that has arrived they come no later than the ring's worth of copies after
+    /// its own.
     ///
     /// # Errors
     ///
     /// Those of the driver.
-    pub fn mark_copies(&self) -> Result<Vec<Event>> {
+    pub fn mark_copies(&self, index: usize) -> Result<Vec<Event>> {
+        let Some(device) = self.device(index) else {
+            return Ok(Vec::new());
+        };
         let streams = self.streams.lock();
-        let marks = streams.iter().map(|(context, stream)| {
+        let own = streams
+            .iter()
+            .filter(|(context, _)| context.device() == device);
+        let marks = own.map(|(context, stream)| {
             let entered = context.enter()?;
             let event = Event::new(&entered)?;
             stream.record(&entered, &event)?;
@@ -200,15 +221,15 @@ impl Monitor {
         marks.collect()
     }
 
-    /// Waits until the copies have run that are enqueued now, of tensor `index`, which has arrived, among
-    /// others, until `deadline` at most. Returns whether they have.
+    /// Waits until the copies have run that are enqueued now for the GPU of tensor `index`, which has
+    /// arrived, until `deadline` at most. Returns whether they have.
     ///
     /// # Errors
     ///
     /// Those of the driver.
     pub fn wait_for_copies(&self, index: usize, deadline: Option<Instant>) -> Result<bool> {
         if deadline.is_none() {
-            for event in self.mark_copies()? {
+            for event in self.mark_copies(index)? {
                 event.wait(&event.context().enter()?)?;
             }
             return Ok(true);
@@ -231,7 +252,7 @@ impl Monitor {
         let mut asked = self.asked.lock();
         let events = match asked.entry(index) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => place.insert(self.mark_copies()?),
+            Entry::Vacant(place) => place.insert(self.mark_copies(index)?),
         };
         for event in events {
             if !event.is_reached(&event.context().enter()?)? {

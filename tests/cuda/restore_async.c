@@ -146,6 +146,43 @@ static void wait_for_copies_that_take_long(const char *prefix, const tfckpt_cont
     CU(gpu.cuStreamDestroy(stream));
 }
 
+struct self {
+    struct gate gate;
+    tfckpt_job *job;
+    int num_calls;
+};
+
+/* The job's own thread is never kept waiting for itself. */
+static int32_t wait_for_oneself(const tfckpt_progress *progress, void *user_data)
+{
+    struct self *self = (struct self *)user_data;
+    tfckpt_error *error = NULL;
+
+    if (self->num_calls++ > 0)
+        return 0;
+    gate_pass(progress, &self->gate);
+    CHECK_FAILS(tfckpt_job_wait_tensor(self->job, 0, FOREVER, &error), TFCKPT_DEADLINE_EXCEEDED, error, "");
+    CHECK_FAILS(tfckpt_job_stream_wait(self->job, 0, NULL, &error), TFCKPT_DEADLINE_EXCEEDED, error, "");
+    CHECK_FAILS(tfckpt_job_stream_wait(self->job, 6, NULL, &error), TFCKPT_DEADLINE_EXCEEDED, error, "");
+    return 0;
+}
+
+static void let_the_job_wait_for_itself(const char *prefix)
+{
+    struct self self = {GATE_INIT, NULL, 0};
+    tfckpt_restore_options options = TFCKPT_RESTORE_OPTIONS_INIT;
+    tfckpt_error *error = NULL;
+
+    options.progress = wait_for_oneself;
+    options.user_data = &self;
+    CHECK_OK(tfckpt_restore_async(prefix, model_in_place(&model), model.num, &options, &self.job, &error), error);
+    gate_wait(&self.gate); /* before the first read */
+    gate_open(&self.gate);
+    CHECK_OK(tfckpt_job_wait(self.job, FOREVER, &error), error);
+    CHECK(self.num_calls > 0);
+    tfckpt_job_free(self.job);
+}
+
 /* A tensor that is damaged is known as such; those before and after it can be used. */
 static void meet_a_damaged_tensor(const char *prefix, const char *data)
 {
@@ -227,6 +264,7 @@ int main(int argc, char **argv)
     wait_for_each_layer(prefix, context);
     meet_a_damaged_tensor(prefix, data);
     refuse_a_stream(prefix);
+    let_the_job_wait_for_itself(prefix);
 
     free(model.members[6].host);
     model.members[6].host = NULL;

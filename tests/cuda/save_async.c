@@ -61,7 +61,10 @@ static void borrow_the_tensors(const char *prefix)
     new_weights(10);
     model_put(&model, 0);
     job = save_async(prefix, NULL, 1);
-    CHECK_OK(tfckpt_job_wait_snapshot(job, FOREVER, &error), error);
+    CHECK_FAILS(tfckpt_job_snapshot_stream_wait(job, 99, NULL, &error), TFCKPT_INVALID_ARGUMENT, error,
+                "there is no CUDA device 99");
+    CHECK_OK(tfckpt_job_snapshot_stream_wait(job, 0, NULL, &error), error); /* it waits on the host */
+    CHECK_OK(tfckpt_job_wait_snapshot(job, 0, &error), error);
     model_put(&model, 1);
     CHECK_OK(tfckpt_job_wait(job, FOREVER, &error), error);
     tfckpt_job_free(job);

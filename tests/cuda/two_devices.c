@@ -82,6 +82,49 @@ static void mix(const char *prefix)
     }
 }
 
+/* A tensor that has arrived can be used, whatever keeps the copies to the other device. */
+static void wait_beside_a_device_that_stands(const char *prefix)
+{
+    tfckpt_error *error = NULL;
+    tfckpt_job *job = NULL;
+    gpu_stream stream[2];
+
+    if (!needs_the_fake("a device that stands still"))
+        return;
+    for (int d = 0; d < 2; d++) {
+        gpu_use(d);
+        CU(gpu.cuStreamCreate(&stream[d], 1));
+    }
+    gpu_use(0);
+    model_put(&model, 1);
+    model_in_place(&model);
+    for (size_t i = 0; i < model.num; i++)
+        if (model.members[i].device != HOST)
+            model.tensors[i].stream = stream[model.members[i].device];
+    CHECK(fake.hold_stream(stream[1], 1) == 0);
+    CHECK_OK(tfckpt_restore_async(prefix, model.tensors, model.num, NULL, &job, &error), error);
+    for (size_t i = 0; i < model.num; i++) {
+        if (model.members[i].device == 1)
+            continue;
+        CHECK_OK(tfckpt_job_wait_tensor(job, i, FOREVER, &error), error);
+        CHECK(model_holds(&model, i, 0));
+        if (model.members[i].device == 0) {
+            CHECK_OK(tfckpt_job_stream_wait(job, i, stream[0], &error), error);
+            CU(gpu.cuStreamSynchronize(stream[0]));
+        }
+    }
+    CHECK_FAILS(tfckpt_job_wait(job, 0, &error), TFCKPT_DEADLINE_EXCEEDED, error, "");
+    CHECK(fake.hold_stream(stream[1], 0) == 0);
+    CHECK_OK(tfckpt_job_wait(job, FOREVER, &error), error);
+    CHECK(model_is_complete(&model));
+    tfckpt_job_free(job);
+    for (int d = 0; d < 2; d++) {
+        gpu_use(d);
+        CU(gpu.cuStreamDestroy(stream[d]));
+    }
+    gpu_use(0);
+}
+
 int main(int argc, char **argv)
 {
     char dir[PATH_SIZE], prefix[PATH_SIZE], parts[PATH_SIZE];
@@ -97,6 +140,7 @@ int main(int argc, char **argv)
     split_a_table(prefix, parts);
     model_of_all_kinds(&model, 2, 1);
     mix(prefix);
+    wait_beside_a_device_that_stands(prefix);
     model_free(&model);
     CHECK(gpu_nothing_left(before));
     CHECK(gpu_stats().cross_device_copies == 0);

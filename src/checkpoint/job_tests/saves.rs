@@ -20,10 +20,10 @@ fn a_borrowed_save_returns_at_once_and_says_when_tensors_may_change() {
         assert!(job.wait(NOW).is_none());
         assert_eq!(job.progress().bytes_total, 1000);
         assert!(job.stats().is_none() && job.path().is_none());
-        assert!(steps.go_on());
-        // The next one when all has been copied.
-        assert!(steps.next());
-        assert!(job.wait_snapshot(NOW));
+        // One of the next when all has been copied.
+        while !job.wait_snapshot(NOW) {
+            assert!(steps.go_on() && steps.next());
+        }
         assert!(!job.is_done());
         drop(steps);
         job.wait(None).unwrap().unwrap();
