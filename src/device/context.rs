@@ -3,14 +3,18 @@
 use std::ffi::{c_int, c_uint};
 use std::marker::PhantomData;
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::driver::{Driver, call, driver};
+use super::numa;
 use super::table::Handle;
 use crate::error::{Error, Result};
 
 /// CU_STREAM_CAPTURE_MODE_RELAXED: what this thread does is no business of a capture elsewhere.
 const RELAXED: c_uint = 2;
+
+/// CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID
+pub(super) const HOST_NUMA_ID: c_int = 134;
 
 /// A context of a device: the primary one, which the CUDA runtime and every engine use, or one that the
 /// caller gave.
@@ -22,6 +26,8 @@ pub struct DeviceContext {
     device: i32,
     /// The driver's own number of the device whose primary context is retained here.
     retained: Option<c_int>,
+    /// What `host_node` has found out.
+    host_node: OnceLock<Option<i32>>,
 }
 
 // SAFETY: the handle may be used from any thread (CUDA's rule), and nothing here changes.
@@ -48,6 +54,7 @@ impl DeviceContext {
             handle,
             device,
             retained: Some(number),
+            host_node: OnceLock::new(),
         }))
     }
 
@@ -67,6 +74,7 @@ impl DeviceContext {
             handle,
             device: 0,
             retained: None,
+            host_node: OnceLock::new(),
         });
         let device = context.enter()?.device()?;
         Ok(Arc::new(Self {
@@ -74,6 +82,7 @@ impl DeviceContext {
             handle,
             device,
             retained: None,
+            host_node: OnceLock::new(),
         }))
     }
 
@@ -166,6 +175,27 @@ impl Entered<'_> {
             )
         }?;
         Ok(free)
+    }
+
+    /// The NUMA node of the host that is nearest to the device, if there are several and the driver knows.
+    ///
+    /// # Errors
+    ///
+    /// Those of the driver.
+    pub(super) fn host_node(&self) -> Result<Option<i32>> {
+        if let Some(&known) = self.context.host_node.get() {
+            return Ok(known);
+        }
+        let node = match numa::has_several_nodes() {
+            true => {
+                let driver = self.driver();
+                let number = driver.device(self.context.device)?;
+                let node = driver.attribute(HOST_NUMA_ID, number)?;
+                node.filter(|&node| node >= 0)
+            }
+            false => None,
+        };
+        Ok(*self.context.host_node.get_or_init(|| node))
     }
 
     pub(super) fn driver(&self) -> &'static Driver {

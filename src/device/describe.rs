@@ -1,9 +1,8 @@
 //! What the driver and its devices are.
 
-use std::ffi::c_int;
-
+use super::context::HOST_NUMA_ID;
 use super::driver::{Driver, call, driver};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The driver and its devices.
 #[derive(Debug, Clone)]
@@ -59,33 +58,21 @@ pub fn describe() -> Result<Description> {
 
 fn describe_device(driver: &Driver, device: i32) -> Result<DeviceDescription> {
     let device = driver.device(device)?;
-    // A driver older than the attribute does not know it.
-    let attribute = |attribute: c_int| {
-        let mut value = 0;
-        // SAFETY: writes an integer.
-        let known = unsafe {
-            call!(
-                driver,
-                cuDeviceGetAttribute(&raw mut value, attribute, device)
-            )
-        };
-        known.ok().map(|()| value)
-    };
-    let number = |code| attribute(code).unwrap_or_default();
-    let flag = |code| number(code) != 0;
+    let number = |code| Ok(driver.attribute(code, device)?.unwrap_or_default());
+    let flag = |code| Ok::<_, Error>(number(code)? != 0);
     let mut total_memory = 0;
     // SAFETY: writes an integer.
     unsafe { call!(driver, cuDeviceTotalMem_v2(&raw mut total_memory, device)) }?;
     Ok(DeviceDescription {
         name: driver.device_name(device)?,
         total_memory,
-        compute_capability: (number(75), number(76)),
-        num_copy_engines: number(40),
-        reads_pageable_memory: flag(88),
-        registers_host_memory: flag(99),
-        registers_read_only_memory: flag(113),
-        has_memory_pools: flag(115),
-        has_direct_access: flag(116),
-        numa_node: attribute(134).unwrap_or(-1),
+        compute_capability: (number(75)?, number(76)?),
+        num_copy_engines: number(40)?,
+        reads_pageable_memory: flag(88)?,
+        registers_host_memory: flag(99)?,
+        registers_read_only_memory: flag(113)?,
+        has_memory_pools: flag(115)?,
+        has_direct_access: flag(116)?,
+        numa_node: driver.attribute(HOST_NUMA_ID, device)?.unwrap_or(-1),
     })
 }

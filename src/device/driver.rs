@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_int};
 use std::sync::OnceLock;
 
 use super::loader::Library;
-use super::status;
+use super::status::{self, INVALID_VALUE};
 use super::table::Functions;
 use crate::error::{Error, Result};
 
@@ -135,6 +135,20 @@ impl Driver {
         // SAFETY: writes an integer.
         unsafe { call!(self, cuDeviceGet(&raw mut handle, device)) }?;
         Ok(handle)
+    }
+
+    /// An attribute of a device by the driver's own number; `None` to a driver older than the attribute.
+    pub(super) fn attribute(&self, attribute: c_int, device: c_int) -> Result<Option<i32>> {
+        let mut value = 0;
+        // SAFETY: writes an integer.
+        let code =
+            unsafe { (self.functions.cuDeviceGetAttribute)(&raw mut value, attribute, device) };
+        match code {
+            INVALID_VALUE => Ok(None),
+            code => {
+                status::check(&self.functions, "cuDeviceGetAttribute", code).map(|()| Some(value))
+            }
+        }
     }
 
     /// The name of a device by the driver's own number.

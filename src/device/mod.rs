@@ -16,6 +16,7 @@ mod driver;
 mod event;
 mod loader;
 mod locate;
+mod numa;
 mod pinned;
 mod slab;
 mod span;

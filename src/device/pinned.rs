@@ -8,6 +8,7 @@ use super::context::{DeviceContext, Entered};
 use super::copies::{Copies, Direction};
 use super::driver::call;
 use super::event::Event;
+use super::numa;
 use super::span::DeviceSpan;
 use super::stream::Stream;
 use crate::error::{Error, Result};
@@ -57,7 +58,8 @@ unsafe impl Send for PinnedBuffer {}
 unsafe impl Sync for PinnedBuffer {}
 
 impl PinnedBuffer {
-    /// Allocates `len` bytes, at least one, aligned to a page. This takes long, about 0.1 s per GB.
+    /// Allocates `len` bytes, at least one, aligned to a page, in memory near the device. This takes long,
+    /// about 0.1 s per GB.
     ///
     /// # Errors
     ///
@@ -66,14 +68,11 @@ impl PinnedBuffer {
         let len = len.max(1);
         let done = Event::new(entered)?;
         let mut start = ptr::null_mut();
+        let driver = entered.driver();
         // SAFETY: writes an address, which is freed in `drop`.
-        unsafe {
-            call!(
-                entered.driver(),
-                cuMemHostAlloc(&raw mut start, len, PORTABLE)
-            )
-        }
-        .map_err(|error| error.with_prefix(format!("page-locking {len} bytes: ")))?;
+        let allocate = || unsafe { call!(driver, cuMemHostAlloc(&raw mut start, len, PORTABLE)) };
+        numa::on_node(entered.host_node()?, allocate)
+            .map_err(|error| error.with_prefix(format!("page-locking {len} bytes: ")))?;
         let start = NonNull::new(start.cast());
         Ok(Self {
             context: Arc::clone(entered.context()),

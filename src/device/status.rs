@@ -5,6 +5,9 @@ use std::ffi::CStr;
 use super::table::Functions;
 use crate::error::{Code, Error, Result};
 
+/// CUDA_ERROR_INVALID_VALUE: an argument that the driver does not know, among others.
+pub const INVALID_VALUE: u32 = 1;
+
 /// CUDA_ERROR_NOT_READY: an event has not been reached.
 pub const NOT_READY: u32 = 600;
 
