@@ -45,12 +45,12 @@ uint64_t fakecuda_calls(const char *symbol)
 struct thread *this_thread(void)
 {
     static _Thread_local struct thread thread;
-    if (thread.epoch != epoch) {
-        bool in_host_function = thread.in_host_function;
-        memset(&thread, 0, sizeof thread);
-        thread.epoch = epoch;
-        thread.in_host_function = in_host_function;
-    }
+    static uint64_t num_threads; /* ever seen */
+    if (!thread.number)
+        thread.number = ++num_threads;
+    if (thread.epoch != epoch)
+        thread = (struct thread){
+            .number = thread.number, .epoch = epoch, .in_host_function = thread.in_host_function };
     return &thread;
 }
 

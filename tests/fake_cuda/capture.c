@@ -96,16 +96,17 @@ CUresult capture_forbids_unsafe(void)
     return forbidden ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : CUDA_SUCCESS;
 }
 
-CUresult capture_forbids_legacy(struct context *context)
+CUresult capture_forbids_legacy(struct context *context, bool invalidate)
 {
     bool forbidden = false;
     for (struct capture *capture = captures; capture; capture = capture->next) {
         if (!capture->stream || capture->stream->non_blocking || capture->stream->context != context)
             continue;
-        capture_invalidate(capture);
+        if (invalidate)
+            capture_invalidate(capture);
         forbidden = true;
     }
-    counts.calls_refused_by_capture += forbidden;
+    counts.calls_refused_by_capture += forbidden && invalidate;
     return forbidden ? CUDA_ERROR_STREAM_CAPTURE_IMPLICIT : CUDA_SUCCESS;
 }
 
@@ -154,12 +155,15 @@ CUresult cuGraphDestroy(CUgraph graph)
     return call_end(&call);
 }
 
-/* Harmless in any capture, but for the legacy default stream while a blocking one captures. */
+/* Harmless in any capture. The legacy default stream has no answer while a blocking one captures, which goes on. */
 CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus *status)
 {
-    bool is_special = handle == NULL || handle == CU_STREAM_LEGACY || handle == CU_STREAM_PER_THREAD;
-    struct call call = call_begin(__func__, is_special ? NEEDS_CONTEXT : 0);
-    struct stream *stream = is_special ? stream_of(&call, handle) : handle_get(STREAM, handle);
+    bool is_legacy = handle == NULL || handle == CU_STREAM_LEGACY;
+    bool of_context = is_legacy || handle == CU_STREAM_PER_THREAD;
+    struct call call = call_begin(__func__, of_context ? NEEDS_CONTEXT : 0);
+    if (!call.code && is_legacy)
+        call.code = capture_forbids_legacy(call.context, false);
+    const struct stream *stream = of_context ? stream_of(&call, handle) : handle_get(STREAM, handle);
     if (!call.code && !stream)
         call.code = CUDA_ERROR_INVALID_HANDLE;
     if (!call.code && !status)

@@ -99,6 +99,7 @@ void calls_forget(void);
 /* What the driver knows of a thread. */
 enum { MAX_DEPTH = 64 };
 struct thread {
+    uint64_t number; /* no other thread ever has it; never 0 */
     uint32_t epoch;
     int capture_mode;
     int depth;
@@ -116,7 +117,7 @@ struct context {
     bool alive, primary;
     CUresult error; /* sticky */
     struct stream *streams;
-    struct stream *legacy, *per_thread; /* two of the streams; NULL until they are used */
+    struct stream *legacy; /* one of the streams; NULL until it is used */
     struct event *events;
     unsigned workers; /* threads of streams that have not ended */
 };
@@ -169,6 +170,7 @@ struct stream {
     CUstream handle;
     struct context *context;
     struct capture *capture;
+    uint64_t thread; /* whose default stream it is, the number of a thread; 0: nobody's */
     bool non_blocking, started, held, closing, abandoned;
     uint64_t enqueued, finished; /* operations, ever */
     struct operation *first, *last;
@@ -214,8 +216,9 @@ void events_forget(struct context *context);
 
 /* The error for an unsafe call of this thread, or CUDA_SUCCESS. Breaks the captures that forbid the call. */
 CUresult capture_forbids_unsafe(void);
-/* The error for work on the legacy default stream of the context, which every blocking stream depends on. */
-CUresult capture_forbids_legacy(struct context *context);
+/* The error for work on the legacy default stream of the context, which every blocking stream depends on. Work breaks their
+ * captures, a question does not. */
+CUresult capture_forbids_legacy(struct context *context, bool invalidate);
 void capture_invalidate(struct capture *capture);
 void captures_forget(struct context *context);
 /* Begins or ends the capture of the setting "capture". */

@@ -125,8 +125,8 @@ FAKECUDA_API uint64_t fakecuda_stat(const char *name);
  * Calls that wait for a held stream wait until it is released. */
 FAKECUDA_API void fakecuda_hold(int hold);
 
-/* The same for one stream, a handle of the driver; NULL is the default stream of the current context. A held stream is
- * work of the caller's that takes long. Returns 0, or -1 if there is no such stream. */
+/* The same for one stream, a handle of the driver; NULL and 1 are the legacy default stream of the current context, 2 is the
+ * calling thread's. A held stream is work of the caller's that takes long. Returns 0, or -1 if there is no such stream. */
 FAKECUDA_API int fakecuda_hold_stream(void *stream, int hold);
 
 /* Waits until every stream is idle, held ones excepted, but not those that wait for one of them. Returns at once while all

@@ -1,6 +1,6 @@
 /* Streams: each is a queue of operations and a thread that runs them in order. The thread begins with the first operation
- * and ends when the stream is destroyed and its queue empty. The default streams are streams like the others: they have no
- * order with them by themselves. */
+ * and ends when the stream is destroyed and its queue empty. The default streams, the legacy one and that of each thread, are
+ * streams like the others: they have no order with them by themselves. They end with their context. */
 #include "fake.h"
 
 #include <errno.h>
@@ -35,26 +35,43 @@ uint64_t stream_random(struct stream *stream)
     return value ^ value >> 31;
 }
 
-static struct stream *special(struct call *call, struct stream **stream)
+static bool is_special(CUstream handle)
 {
-    if (!*stream)
-        *stream = stream_new(call->context, stream == &call->context->per_thread);
-    return *stream;
+    return handle == NULL || handle == CU_STREAM_LEGACY || handle == CU_STREAM_PER_THREAD;
+}
+
+/* A default stream of the context: the legacy one, or the calling thread's. */
+static struct stream *special(struct context *context, CUstream handle)
+{
+    if (handle != CU_STREAM_PER_THREAD) {
+        if (!context->legacy)
+            context->legacy = stream_new(context, false);
+        return context->legacy;
+    }
+    uint64_t thread = this_thread()->number;
+    struct stream *stream = context->streams;
+    while (stream && stream->thread != thread)
+        stream = stream->next;
+    if (!stream) {
+        stream = stream_new(context, true);
+        stream->thread = thread;
+    }
+    return stream;
+}
+
+/* Whether a stream was made by cuStreamCreate. */
+static bool is_created(const struct stream *stream)
+{
+    return stream != stream->context->legacy && !stream->thread;
 }
 
 struct stream *stream_of(struct call *call, CUstream handle)
 {
     if (call->code)
         return NULL;
-    struct stream *stream;
-    if (handle == NULL || handle == CU_STREAM_LEGACY) {
-        call->code = capture_forbids_legacy(call->context);
-        stream = special(call, &call->context->legacy);
-    } else if (handle == CU_STREAM_PER_THREAD) {
-        stream = special(call, &call->context->per_thread);
-    } else {
-        stream = handle_get(STREAM, handle);
-    }
+    struct stream *stream = is_special(handle) ? special(call->context, handle) : handle_get(STREAM, handle);
+    if (stream && stream == stream->context->legacy)
+        call->code = capture_forbids_legacy(call->context, true);
     if (!stream) {
         call->code = CUDA_ERROR_INVALID_HANDLE;
         return NULL;
@@ -194,7 +211,7 @@ static void close_stream(struct stream *stream)
 void streams_stop(struct context *context)
 {
     for (struct stream *stream = context->streams; stream; stream = stream->next) {
-        if (!stream->closing && stream != context->legacy && stream != context->per_thread) {
+        if (!stream->closing && is_created(stream)) {
             counts.lost_streams++;
             counts.live_streams--;
         }
@@ -249,7 +266,7 @@ CUresult cuStreamDestroy_v2(CUstream handle)
 {
     struct call call = call_begin(__func__, NEEDS_CONTEXT | GIVES_BACK);
     struct stream *stream = handle_get(STREAM, handle);
-    if (!call.code && (!stream || stream == stream->context->legacy || stream == stream->context->per_thread))
+    if (!call.code && (!stream || !is_created(stream)))
         call.code = CUDA_ERROR_INVALID_HANDLE;
     if (!call.code) {
         call_uses(&call, stream->context);
@@ -294,15 +311,15 @@ CUresult cuStreamQuery(CUstream handle)
 
 CUresult cuStreamGetCtx(CUstream handle, CUcontext *context)
 {
-    bool is_special = handle == NULL || handle == CU_STREAM_LEGACY || handle == CU_STREAM_PER_THREAD;
-    struct call call = call_begin(__func__, is_special ? NEEDS_CONTEXT : 0);
-    const struct stream *stream = is_special ? NULL : handle_get(STREAM, handle);
+    bool of_context = is_special(handle);
+    struct call call = call_begin(__func__, of_context ? NEEDS_CONTEXT : 0);
+    const struct stream *stream = of_context ? NULL : handle_get(STREAM, handle);
     if (!call.code && !context)
         call.code = CUDA_ERROR_INVALID_VALUE;
-    if (!call.code && !is_special && !stream)
+    if (!call.code && !of_context && !stream)
         call.code = CUDA_ERROR_INVALID_HANDLE;
     if (!call.code)
-        *context = is_special ? call.context->handle : stream->context->handle;
+        *context = of_context ? call.context->handle : stream->context->handle;
     return call_end(&call);
 }
 
@@ -354,16 +371,13 @@ CUresult cuLaunchHostFunc(CUstream handle, CUhostFn function, void *argument)
 
 /* --- controls --- */
 
-/* A stream as the controls name it: NULL, 1 and 2 are streams of the current context. */
+/* A stream as the controls name it: NULL, 1 and 2 are streams of the current context, 2 the calling thread's. */
 static struct stream *controlled(void *handle)
 {
-    struct call call = { .context = current_context() };
-    bool is_special = handle == NULL || handle == (void *)CU_STREAM_LEGACY || handle == (void *)CU_STREAM_PER_THREAD;
-    if (!is_special)
+    struct context *context = current_context();
+    if (!is_special(handle))
         return handle_get(STREAM, handle);
-    if (!call.context)
-        return NULL;
-    return special(&call, handle == (void *)CU_STREAM_PER_THREAD ? &call.context->per_thread : &call.context->legacy);
+    return context ? special(context, handle) : NULL;
 }
 
 int fakecuda_hold_stream(void *handle, int hold)

@@ -78,11 +78,37 @@ void capturing_stream_is_told_and_breaks(void)
     OK(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_RELAXED));
     CHECK_CODE(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, cuStreamSynchronize(stream));
     CHECK_CODE(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, cuStreamEndCapture(stream, &graph));
-    /* The default stream depends on every blocking stream. */
+    CHECK(stats().captures_invalidated == 3);
+}
+
+void legacy_stream_cannot_be_used_beside_a_blocking_capture(void)
+{
+    begin();
+    CUdeviceptr address = new_memory(100);
     CUstream blocking;
+    CUstreamCaptureStatus status;
+    CUgraph graph;
     OK(cuStreamCreate(&blocking, 0));
     OK(cuStreamBeginCapture_v2(blocking, CU_STREAM_CAPTURE_MODE_RELAXED));
+    /* To ask breaks nothing, and other streams can be used. */
     CHECK_CODE(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, cuStreamIsCapturing(NULL, &status));
+    CHECK_CODE(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, cuStreamIsCapturing(CU_STREAM_LEGACY, &status));
+    OK(cuStreamIsCapturing(CU_STREAM_PER_THREAD, &status));
+    CHECK(status == CU_STREAM_CAPTURE_STATUS_NONE);
+    OK(cuMemsetD8Async(address, 1, 100, CU_STREAM_PER_THREAD));
+    OK(cuStreamEndCapture(blocking, &graph));
+    OK(cuGraphDestroy(graph));
+    CHECK(stats().captures_invalidated == 0);
+    OK(cuStreamIsCapturing(NULL, &status));
+    /* Work does. */
+    OK(cuStreamBeginCapture_v2(blocking, CU_STREAM_CAPTURE_MODE_RELAXED));
+    CHECK_CODE(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, cuMemsetD8Async(address, 2, 100, NULL));
     CHECK_CODE(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, cuStreamEndCapture(blocking, &graph));
-    CHECK(stats().captures_invalidated == 4);
+    CHECK(stats().captures_invalidated == 1);
+    /* A stream that does not wait for the legacy one is nothing to it. */
+    CUstream stream = new_stream();
+    OK(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_RELAXED));
+    OK(cuMemsetD8Async(address, 3, 100, NULL));
+    OK(cuStreamEndCapture(stream, &graph));
+    OK(cuGraphDestroy(graph));
 }

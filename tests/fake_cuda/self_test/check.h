@@ -65,6 +65,7 @@ enum { SIZE = 100001 };
     TEST(wait_orders_two_streams) \
     TEST(destroyed_stream_finishes_its_work) \
     TEST(default_stream_has_no_order_by_itself) \
+    TEST(each_thread_has_a_default_stream_of_its_own) \
     TEST(host_function_runs_and_must_not_call_the_driver) \
     TEST(two_devices_work_side_by_side) \
     TEST(memory_runs_out) \
@@ -76,6 +77,7 @@ enum { SIZE = 100001 };
     TEST(every_call_can_be_made_to_fail) \
     TEST(capture_elsewhere_forbids_unsafe_calls) \
     TEST(capturing_stream_is_told_and_breaks) \
+    TEST(legacy_stream_cannot_be_used_beside_a_blocking_capture) \
     TEST(addresses_are_told_apart) \
     TEST(tests_look_into_device_memory) \
     TEST(batch_copies_all) \

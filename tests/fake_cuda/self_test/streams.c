@@ -1,6 +1,8 @@
 /* Tests of streams and events. */
 #include "check.h"
 
+#include <pthread.h>
+
 void event_tells_of_its_latest_record(void)
 {
     begin();
@@ -88,6 +90,40 @@ void default_stream_has_no_order_by_itself(void)
     OK(cuMemsetD8Async(address, 3, 100, CU_STREAM_PER_THREAD));
     OK(cuStreamSynchronize(CU_STREAM_PER_THREAD));
     CHECK(device_is_filled(address, 3, 100));
+}
+
+static void *use_own_default_stream(void *context)
+{
+    OK(cuCtxSetCurrent(context));
+    CHECK(fakecuda_pending((void *)2) == 0); /* what the other thread waits for is on another stream */
+    CUdeviceptr address = new_memory(100);
+    OK(cuMemsetD8Async(address, 3, 100, CU_STREAM_PER_THREAD));
+    OK(cuStreamSynchronize(CU_STREAM_PER_THREAD));
+    CHECK(device_is_filled(address, 3, 100));
+    OK(cuMemFree_v2(address));
+    CHECK(fakecuda_hold_stream((void *)2, 1) == 0);
+    OK(cuMemsetD8Async(new_memory(1), 3, 1, CU_STREAM_PER_THREAD)); /* dropped with the context */
+    return NULL;
+}
+
+void each_thread_has_a_default_stream_of_its_own(void)
+{
+    CUcontext context = begin();
+    CUdeviceptr address = new_memory(100);
+    pthread_t thread;
+    OK(fakecuda_hold_stream((void *)2, 1));
+    OK(cuMemsetD8Async(address, 1, 100, CU_STREAM_PER_THREAD));
+    for (int i = 0; i < 2; i++) { /* a thread that comes after another has not its stream either */
+        CHECK(pthread_create(&thread, NULL, use_own_default_stream, context) == 0);
+        CHECK(pthread_join(thread, NULL) == 0);
+    }
+    CHECK(fakecuda_pending((void *)2) == 1 && device_is_filled(address, 0xD5, 100));
+    OK(fakecuda_hold_stream((void *)2, 0));
+    OK(cuStreamSynchronize(CU_STREAM_PER_THREAD));
+    CHECK(device_is_filled(address, 1, 100));
+    CHECK(stats().live_streams == 0 && fakecuda_pending((void *)-1) == 2);
+    OK(cuDevicePrimaryCtxRelease_v2(0));
+    CHECK(stats().lost_streams == 0);
 }
 
 static int code_in_host_function;
