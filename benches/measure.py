@@ -164,8 +164,15 @@ class Outcome:
         return [best for label in dict.fromkeys(c.label for c in self.sound()) if (best := self.labelled(label))]
 
 
-def run_rounds(outcome: Outcome, contenders: list[Contender], rounds: int) -> Outcome:
-    """Runs every contender once per round, `rounds` rounds after one that does not count."""
+def _always(_rounds: int, _seconds: float) -> bool:
+    return True
+
+
+def run_rounds(
+    outcome: Outcome, contenders: list[Contender], rounds: int, has_time: Callable[[int, float], bool] = _always
+) -> Outcome:
+    """Runs every contender once per round, `rounds` rounds after one that does not count, or fewer when `has_time` says
+    so, which is told how many have counted and the seconds of the last one."""
     outcome.samples = {contender: [] for contender in contenders}
     for number in range(rounds + 1):
         started = time.monotonic()
@@ -180,7 +187,11 @@ def run_rounds(outcome: Outcome, contenders: list[Contender], rounds: int) -> Ou
                 continue
             if number > 0:
                 outcome.samples[contender].append(sample)
-        _say(outcome, number, rounds, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        _say(outcome, number, rounds, seconds)
+        if number < rounds and not has_time(number, seconds):
+            outcome.notes.append(f"Cut short: {number} of {rounds} rounds, as the time was over.")
+            break
     for contender in contenders:
         contender.forget()
     return outcome

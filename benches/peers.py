@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from workloads import BFLOAT16, Workload
+from workloads import Workload
 
 
 class TensorFlow:
@@ -63,7 +63,7 @@ class TfSaver:
 
 
 def _borrow(tf: Any, array: np.ndarray) -> Any:
-    if array.dtype == BFLOAT16:  # DLPack from NumPy does not know it
+    if array.dtype.name == "bfloat16":  # DLPack from NumPy does not know it
         return tf.bitcast(_borrow(tf, array.view(np.uint16)), tf.bfloat16)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
@@ -146,7 +146,7 @@ class Torch:
         return {key: self._borrow(array) for key, array in zip(keys, arrays)}
 
     def _borrow(self, array: np.ndarray) -> Any:
-        if array.dtype == BFLOAT16:
+        if array.dtype.name == "bfloat16":
             return self._torch.from_numpy(array.view(np.uint16)).view(self._torch.bfloat16)
         return self._torch.from_numpy(array)
 

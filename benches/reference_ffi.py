@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import subprocess
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from workloads import KIB, MIB, PIECE
 SOURCE = Path(__file__).parent / "reference" / "reference.c"
 FLAGS = ["-std=gnu11", "-O2", "-pthread", "-Wall", "-Wextra", "-shared", "-fPIC"]
 
+COOLING = 5.0
+"""Seconds after which pages that stay in the page cache stay for good."""
 NO_SYNC, SYNC_AT_END, SYNC_AHEAD = 0, 1, 2
 
 
@@ -115,6 +118,16 @@ class Reference:
     def drop(self, path: str) -> None:
         """Takes the file's pages, which are on disk, out of the page cache."""
         _raise(self._lib.ref_drop(os.fsencode(path)), "ref_drop")
+
+    def cool(self, path: str) -> int:
+        """Drops the file's pages, and returns how many stay. Those that the kernel still reads ahead cannot be dropped,
+        so it may take more than one try."""
+        deadline = time.monotonic() + COOLING
+        self.drop(path)
+        while (pages := self.resident(path)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+            self.drop(path)
+        return pages
 
     def resident(self, path: str) -> int:
         """Pages of the file in the page cache."""

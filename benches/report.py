@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bars import ROWS, Finding, duration, row_name, spread
-from measure import LIMIT, OURS, REFERENCE, TENSORFLOW, Contender, Outcome
-from settling import Sweep
-from stage import Growth
-from workloads import GIB
+from measure import GIB, LIMIT, OURS, REFERENCE, TENSORFLOW, Contender, Outcome
+
+if TYPE_CHECKING:  # gpu/render.py works with Python alone
+    from settling import Sweep
+    from stage import Growth
 
 Row = list[str]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +17,6 @@ POISON = 0xA5
 DATA = ".data-00000-of-00001"
 ALL = (SAFETENSORS, TORCH)
 """The peers that have formats of their own."""
-COOLING = 5.0
-"""Seconds until a file that stays in the page cache is an error."""
 
 
 class Scene:
@@ -66,11 +63,6 @@ class Scene:
         return prepare
 
     def cool(self, path: str) -> None:
-        """Takes the file out of the page cache and makes sure of it. Pages that the kernel still reads ahead cannot be
-        dropped, so it may take more than one try."""
-        deadline = time.monotonic() + COOLING
-        self.stage.reference.drop(path)
-        while (pages := self.stage.reference.resident(path)) and time.monotonic() < deadline:
-            time.sleep(0.01)
-            self.stage.reference.drop(path)
+        """Takes the file out of the page cache and makes sure of it."""
+        pages = self.stage.reference.cool(path)
         require(pages == 0, f"{pages} pages of the file stay in the page cache")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from ctypes import byref, c_char_p, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import byref, c_int32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 # The structs and prototypes are those of the interop tests, which compare them with the header.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "interop"))
 from tfckpt_abi import (  # noqa: E402
-    SIGNATURES,
     CContextOptions,
     CCudaDevice,
     CCudaDriver,
@@ -24,6 +23,7 @@ from tfckpt_abi import (  # noqa: E402
     CStats,
     CTensor,
 )
+from tfckpt_library import Functions, TfckptError  # noqa: E402
 
 from workloads import Workload  # noqa: E402
 
@@ -44,20 +44,12 @@ _INIT = {
     CCudaDevice: "tfckpt_cuda_device_init",
 }
 
-# Of functions that a library may lack: these are looked for by name.
 _OUT = ctypes.POINTER(c_void_p)
-_OPTIONAL: dict[str, tuple[Any, list[Any]]] = {
+_BUFFERS: dict[str, tuple[Any, list[Any]]] = {
     "buffer_new": (c_int32, [c_uint64, _OUT, _OUT]),
     "buffer_data": (c_void_p, [c_void_p]),
     "buffer_free": (None, [c_void_p]),
-    "save_async": (c_int32, [c_char_p, c_void_p, ctypes.c_size_t, ctypes.POINTER(CSaveOptions), _OUT, _OUT]),
-    "job_wait": (c_int32, [c_void_p, c_int64, _OUT]),
-    "job_free": (None, [c_void_p]),
 }
-
-
-class TfckptError(Exception):
-    """A call of the library failed."""
 
 
 def _format(kind: Any) -> str:
@@ -141,20 +133,12 @@ def _starts(sizes: np.ndarray) -> np.ndarray:
     return (np.cumsum(sizes) - sizes).astype(np.uint64)
 
 
-class Tfckpt:
-    """The loaded library."""
+class Tfckpt(Functions):
+    """The loaded library, with contexts."""
 
     def __init__(self, path: Path) -> None:
-        self._lib = ctypes.CDLL(str(path))
+        super().__init__(path, _BUFFERS)
         self._contexts: list[c_void_p] = []
-        for name, (result, arguments) in {**_OPTIONAL, **SIGNATURES}.items():
-            function = getattr(self._lib, f"tfckpt_{name}", None)
-            if function is not None:
-                function.restype, function.argtypes = result, arguments
-
-    def has(self, *names: str) -> bool:
-        """Whether the library exports these functions."""
-        return all(hasattr(self._lib, f"tfckpt_{name}") for name in names)
 
     def address(self, name: str) -> c_void_p:
         """Of a function."""
@@ -169,7 +153,7 @@ class Tfckpt:
         struct = kind()
         code = getattr(self._lib, _INIT[kind])(byref(struct), ctypes.sizeof(kind))
         if code or struct.struct_size != ctypes.sizeof(kind):
-            raise TfckptError(f"{_INIT[kind]} code={code}: tfckpt_abi.py does not match the library's header")
+            raise TfckptError(_INIT[kind], code, "tfckpt_abi.py does not match the library's header")
         return struct
 
     def context(self, num_threads: int, max_host_bytes: int = 0) -> c_void_p:
@@ -184,25 +168,6 @@ class Tfckpt:
         """Ends all threads and gives back all buffers of the contexts."""
         while self._contexts:
             self._lib.tfckpt_context_free(self._contexts.pop())
-
-    def call(self, name: str, *arguments: Any) -> None:
-        """A function whose last parameter is the error."""
-        error = c_void_p()
-        code = getattr(self._lib, f"tfckpt_{name}")(*arguments, byref(error))
-        if code:
-            message = self._lib.tfckpt_error_message(error) if error else b""
-            self._lib.tfckpt_error_free(error)
-            raise TfckptError(f"{name}: code={code} {message.decode(errors='replace')}")
-
-    def make(self, name: str, *arguments: Any) -> c_void_p:
-        """A function whose parameter before the error receives a handle."""
-        handle = c_void_p()
-        self.call(name, *arguments, byref(handle))
-        return handle
-
-    def plain(self, name: str, *arguments: Any) -> Any:
-        """A function without an error."""
-        return getattr(self._lib, f"tfckpt_{name}")(*arguments)
 
     def save(self, prefix: str, tensors: TensorArray, options: CSaveOptions) -> None:
         """tfckpt_save."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-import ml_dtypes
 import numpy as np
 
 KIB = 1 << 10
@@ -20,7 +19,6 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 FLOAT32 = np.dtype(np.float32)
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 # Bytes between two tensors in memory: keeps 64-byte alignment, varies the place within a page, and makes sure that no
 # two tensors can be moved as one.
@@ -107,6 +105,8 @@ def uniform(count: int, size: int) -> Callable[[], list[Spec]]:
 def decoder() -> list[Spec]:
     """A decoder of 355 million parameters (24 layers of width 1024, 50,257 tokens, 1,024 positions, as in GPT-2
     medium): bfloat16 weights, their float32 masters, and Adam's two slots."""
+    import ml_dtypes  # which the bench for a GPU does without
+
     width = 1024
     parameters: dict[str, tuple[int, ...]] = {"wte": (50257, width), "wpe": (1024, width)}
     for layer in range(24):
@@ -123,7 +123,7 @@ def decoder() -> list[Spec]:
         }
         parameters.update({f"h{layer:02}/{name}": shape for name, shape in block.items()})
     parameters.update({"ln_f/g": (width,), "ln_f/b": (width,)})
-    kinds = {"": BFLOAT16, "/master": FLOAT32, "/Adam": FLOAT32, "/Adam_1": FLOAT32}
+    kinds = {"": np.dtype(ml_dtypes.bfloat16), "/master": FLOAT32, "/Adam": FLOAT32, "/Adam_1": FLOAT32}
     return [Spec(f"model/{n}{kind}", shape, dtype) for n, shape in parameters.items() for kind, dtype in kinds.items()]
 
 

@@ -60,7 +60,7 @@ for folder in cuda c fake_cuda gpu interop; do
     find "tests/$folder" -maxdepth 1 -type f \( -name '*.[ch]' -o -name '*.sh' -o -name '*.py' -o -name '*.md' \) \
         -exec cp -p -t "$bundle/tests/$folder" {} +
 done
-find "$bundle/tests/interop" -type f ! -name tfckpt_abi.py -delete
+find "$bundle/tests/interop" -type f ! -name tfckpt_abi.py ! -name tfckpt_library.py ! -name dlpack_objects.py -delete
 for source in tests/cuda/*.c; do
     grep -q '\bmain(' "$source" 2>/dev/null || continue
     name=$(basename "$source" .c)

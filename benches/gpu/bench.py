@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Compares restores to a GPU and saves from it with plain loops of copies, and with other loaders: see ../README.md.
 
-Exit status: 0, also when a bar is missed; 1 when a contender's result is wrong; 2 when it cannot run.
+Exit status: 0, also when a bar is missed; 1 when a contender's result is wrong; 2 when it cannot run. GPU_DEADLINE from
+the environment, in seconds since 1970: by then it is done, with fewer rounds and without the last scenes if need be.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,31 +28,42 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+if find_spec("numpy") is None:
+    print(f"bench.py: {sys.executable} has no NumPy", file=sys.stderr)
+    sys.exit(2)
+
 import first  # noqa: E402
 import loaders  # noqa: E402
 import machine  # noqa: E402
 import moving  # noqa: E402
+import reading  # noqa: E402
 import render  # noqa: E402
 import rig as rigging  # noqa: E402
+from clock import Clock  # noqa: E402
 from device import Device, DriverError, standalone  # noqa: E402
 from measure import Outcome  # noqa: E402
 from reference_ffi import Reference, compiler  # noqa: E402
 from rig import FULL, TINY, Rig  # noqa: E402
-from tfckpt_ffi import CCudaDevice, Tfckpt, TfckptError  # noqa: E402
+from tfckpt_ffi import CCudaDevice, Tfckpt  # noqa: E402
+from tfckpt_library import TfckptError  # noqa: E402
 from workloads import GIB  # noqa: E402
 
-SCENES: dict[str, Callable[[Rig], None]] = {
-    "first call": first.first_call,
-    "restore": moving.restore,
-    "small": moving.small,
-    "first tensor": first.first_tensor,
-    "save": moving.save,
+SCENES: dict[str, tuple[Callable[[Rig], None], int]] = {
+    "first call": (first.first_call, 1),
+    "restore": (moving.restore, 6),
+    "small": (moving.small, 2),
+    "save": (moving.save, 3),
+    "first tensor": (first.first_tensor, 2),
+    "ring": (reading.ring, 2),
+    "cold": (reading.cold, 2),
 }
+"""In the order in which they are worth the time, and with the shares of it that they get."""
 
 
 def main() -> int:
     """Runs, prints the tables, and writes the JSON."""
     arguments = _arguments()
+    clock = Clock(arguments.minutes)
     lib, scale = Tfckpt(Path(arguments.lib)), TINY if arguments.tiny else FULL
     try:
         lib.call("cuda_available")
@@ -59,7 +72,7 @@ def main() -> int:
     base, build_dir = Path(arguments.dir), Path(arguments.build_dir)
     base.mkdir(parents=True, exist_ok=True)
     _require_room(scale, base)
-    tables: dict[str, Any] = {"driver": standalone(build_dir, arguments.device, scale.mib, 1 if arguments.tiny else 3)}
+    by_itself = standalone(build_dir, arguments.device, scale.mib, 1 if arguments.tiny else 3, clock.left())
     directory = Path(tempfile.mkdtemp(prefix="bench-gpu-", dir=base))
     try:
         rig = Rig(
@@ -72,9 +85,13 @@ def main() -> int:
             build_dir=build_dir.resolve(),
             rounds=arguments.rounds,
             scale=scale,
-            tables=tables,
+            clock=clock,
+            tables={"driver": by_itself},
         )
-        rig.loaders, packages = ([], ["other loaders left out"]) if _is_fake() else loaders.available(arguments.device)
+        if _is_fake():
+            rig.loaders, packages = [loaders.StandIn(rig.device)], ["others' loaders left out"]
+        else:
+            rig.loaders, packages = loaders.available(arguments.device)
         facts = _facts(rig, packages)
         _play(rig, arguments, facts)
         rig.device.close()
@@ -87,13 +104,16 @@ def main() -> int:
 
 def _play(rig: Rig, arguments: argparse.Namespace, facts: list[tuple[str, str]]) -> None:
     quiet, started = machine.Quiet(), time.monotonic()
-    for name in arguments.only or SCENES:
+    scenes = {name: SCENES[name] for name in arguments.only or SCENES}
+    for name, (scene, share) in list(scenes.items()):
         begun = time.monotonic()
-        if begun - started > 60 * arguments.minutes:
-            facts.append(("Left out, as the time was over", name))
+        rig.clock.begin_scene(share / sum(share for _, share in scenes.values()))
+        del scenes[name]
+        if rig.clock.left() < rig.scale.seconds:
+            rig.note("Left out, as the time was over", name)
             continue
         try:
-            SCENES[name](rig)
+            scene(rig)
         except Exception:  # the others are worth their time all the same
             rig.broken.append(name)
             traceback.print_exc()
@@ -111,7 +131,7 @@ def _play(rig: Rig, arguments: argparse.Namespace, facts: list[tuple[str, str]])
 def _write(rig: Rig, facts: list[tuple[str, str]], path: str | None) -> dict[str, Any]:
     found = {
         "fake": _is_fake(),
-        "facts": facts,
+        "facts": [*facts, *rig.notes],
         "findings": [asdict(finding) for finding in rig.findings],
         "outcomes": [_plain(rig, number, outcome) for number, outcome in enumerate(rig.outcomes)],
         "tables": rig.tables,
@@ -143,6 +163,7 @@ def _plain(rig: Rig, number: int, outcome: Outcome) -> dict[str, Any]:
         "base": sound.index(base) if base in sound else None,
         "contenders": contenders,
         "failures": {c.label: text for c, text in outcome.failures.items()},
+        "notes": outcome.notes,
     }
 
 
@@ -157,7 +178,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", type=int, default=0, help="number of the GPU (default 0)")
     parser.add_argument("--tiny", action="store_true", help="a few MiB, to show that everything runs")
     parser.add_argument("--rounds", type=int, help="rounds that count (default 5, with --tiny 1)")
-    parser.add_argument("--minutes", type=float, default=10, help="begin no scene after so long (default 10)")
+    parser.add_argument("--minutes", type=float, default=10, help="be done by then (default 10), or by GPU_DEADLINE")
     parser.add_argument("--dir", default=str(ROOT / "build" / "bench"), help="where the files go (default build/bench)")
     parser.add_argument("--build-dir", default=str(ROOT / "build" / "bench"), help="where the kernels are compiled to")
     parser.add_argument("--out", help="write what was measured to this JSON file")

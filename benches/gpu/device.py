@@ -18,8 +18,10 @@ import numpy as np
 from measure import WrongResult
 from workloads import PIECE, Workload
 
-SOURCE = Path(__file__).resolve().parent / "pinned.c"
+FOLDER = Path(__file__).resolve().parent
 FLAGS = ["-std=gnu11", "-O2", "-pthread", "-Wall", "-Wextra"]
+STANDALONE_SECONDS = 40.0
+"""That driver.c may take at most."""
 ALIGNMENT = 256
 """Of tensors in device memory, as every allocator there gives it."""
 
@@ -33,7 +35,7 @@ class Device:
 
     def __init__(self, number: int, build_dir: Path, buffer: int) -> None:
         self.number, self.buffer = number, buffer
-        self._lib = ctypes.CDLL(str(_compiled(build_dir, "libpinned.so", "-shared", "-fPIC")))
+        self._lib = ctypes.CDLL(str(_compiled("pinned.c", build_dir / "libpinned.so", "-shared", "-fPIC")))
         self._lib.pin_memory.restype = self._lib.pin_stream.restype = c_void_p
         self._pin = c_void_p()
         self._call("pin_open", c_int(number), c_size_t(buffer), byref(self._pin))
@@ -67,9 +69,9 @@ class Device:
         finally:
             self._call("pin_free", self._pin, address)
 
-    def fill(self, address: int, byte: int, size: int) -> None:
+    def fill(self, pieces: np.ndarray, byte: int) -> None:
         """Overwrites device memory, and waits."""
-        self._call("pin_set", self._pin, c_uint64(address), c_int(byte), c_size_t(size))
+        self._call("pin_fill", self._pin, *_array(pieces), c_int(byte))
 
     def to_device(self, address: int, size: int, chunk: int, streams: int) -> None:
         """The plain loop of copies from page-locked memory."""
@@ -87,9 +89,10 @@ class Device:
         """A copy to the device for each piece: a call for each, or one for all."""
         self._call("pin_pieces", self._pin, c_int(0), *_array(pieces), c_int(batched))
 
-    def ring(self, path: str, pieces: np.ndarray, chunk: int, threads: int) -> None:
-        """File to device through two slots for each thread, without a checksum."""
-        self._call("pin_ring", self._pin, os.fsencode(path), *_array(pieces), c_size_t(chunk), c_int(threads))
+    def ring(self, path: str, pieces: np.ndarray, chunk: int, slots: int, threads: int) -> None:
+        """File to device through so many slots of a chunk, without a checksum."""
+        counts = (c_int(slots), c_int(threads))
+        self._call("pin_ring", self._pin, os.fsencode(path), *_array(pieces), c_size_t(chunk), *counts)
 
     def compare(self, device: np.ndarray, host: np.ndarray) -> None:
         """Raises WrongResult unless both hold the same bytes."""
@@ -106,10 +109,10 @@ class Device:
     def _prove_compare(self) -> None:
         """A check that cannot fail proves nothing: one flipped bit must be seen."""
         want = np.full(100, 7, np.uint8)
-        host = np.array([(0, want.ctypes.data, want.size)], PIECE)
+        host = span(want.ctypes.data, want.size)
         with self.memory(100) as address:
-            there = np.array([(0, address, 100)], PIECE)
-            self.fill(address, 7, 100)
+            there = span(address, 100)
+            self.fill(there, 7)
             self.compare(there, host)
             want[-1] ^= 1
             try:
@@ -124,6 +127,11 @@ class Device:
             raise WrongResult("other bytes than saved")
         if code:
             raise DriverError(f"{name}: {os.strerror(-code) if code < 0 else f'CUDA error {code}'}")
+
+
+def span(address: int, size: int) -> np.ndarray:
+    """One piece of memory."""
+    return np.array([(0, address, size)], PIECE)
 
 
 def places(workload: Workload, address: int, *, scattered: bool) -> np.ndarray:
@@ -143,24 +151,31 @@ def room(workload: Workload) -> int:
     return workload.size + 2 * ALIGNMENT * workload.num_tensors
 
 
-def standalone(build_dir: Path, number: int, mib: int, runs: int) -> dict[str, Any]:
-    """What pinned.c measures in a process of its own, the first call of the driver included."""
-    program = _compiled(build_dir, "pinned")
+def standalone(build_dir: Path, number: int, mib: int, runs: int, seconds: float) -> dict[str, list[dict[str, Any]]]:
+    """What driver.c measures in a process of its own, the first call of the driver included, by section; with `error`
+    where something could not be measured. After so many seconds it ends with what there is."""
+    program = _compiled("driver.c", build_dir / "driver")
     command = [str(program), "--device", str(number), "--mib", str(mib), "--runs", str(runs)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90)
-    except subprocess.TimeoutExpired:
-        return {"error": "took too long"}
-    if done.returncode:
-        return {"error": done.stderr.strip()}
-    measured: dict[str, Any] = json.loads(done.stdout)
-    return measured
+        lines, error = process.communicate(timeout=max(0.0, min(STANDALONE_SECONDS, seconds)))
+    except subprocess.TimeoutExpired as late:
+        process.kill()
+        lines, _ = process.communicate()
+        error = f"ended after {late.timeout:.0f} s"
+    sections: dict[str, list[dict[str, Any]]] = {}
+    for line in lines.split("\n")[:-1]:  # what follows the last line's end is not whole
+        row = json.loads(line)
+        sections.setdefault(row.pop("section"), []).append(row)
+    if error.strip():
+        sections["whole"] = [{"error": error.strip()}]
+    return sections
 
 
-def _compiled(build_dir: Path, name: str, *flags: str) -> Path:
-    build_dir.mkdir(parents=True, exist_ok=True)
-    made = build_dir / name
-    subprocess.run([os.environ.get("CC", "gcc"), *FLAGS, *flags, str(SOURCE), "-o", str(made), "-ldl"], check=True)
+def _compiled(source: str, made: Path, *flags: str) -> Path:
+    made.parent.mkdir(parents=True, exist_ok=True)
+    command = [os.environ.get("CC", "gcc"), *FLAGS, *flags, str(FOLDER / source), "-o", str(made), "-ldl"]
+    subprocess.run(command, check=True)
     return made
 
 

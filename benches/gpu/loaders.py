@@ -5,13 +5,17 @@ Each is looked for when the bench starts; one that is missing is left out, and t
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 import numpy as np
 
-from measure import SAFETENSORS, TORCH
+from device import Device, span
+from measure import PEER, SAFETENSORS, TORCH
 from workloads import PIECE, Workload
 
 
@@ -137,7 +141,7 @@ class Fastsafetensors(Safetensors):
         self._open: tuple[Any, ...] = ()
 
     def load(self, path: str) -> dict[str, Any]:
-        """All tensors of the file; copied, as they die with the loader's buffer otherwise."""
+        """All tensors of the file, in the loader's own buffer, which stays until `release`."""
         loader = self._fast.SafeTensorsFileLoader(self._fast.SingleGroup(), str(self.device), nogds=True)
         loader.add_filenames({0: [path]})
         buffers = loader.copy_files_to_device()
@@ -171,6 +175,67 @@ class RunaiStreamer(Safetensors):
             loaded = {key: tensor.to(self.device) for key, tensor in streamer.get_tensors()}
         self.wait()
         return loaded
+
+
+class StandIn:
+    """For the others on the fake driver, where they cannot be: shows that loaders are timed and checked. It reads and
+    writes the workload's bytes, one tensor after the other."""
+
+    label, save_label = "a stand-in for others", "a stand-in's save"
+    group, suffix = PEER, ".raw"
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._sizes: dict[str, int] = {}
+        self._loads: list[ExitStack] = []
+
+    def write(self, path: str, workload: Workload, arrays: list[np.ndarray]) -> None:
+        """The tensors' bytes."""
+        self._sizes = dict(zip(workload.keys, workload.sizes.tolist()))
+        with open(path, "wb") as file:
+            file.writelines(arrays)
+
+    def load(self, path: str) -> dict[str, Any]:
+        """Through the page-locked memory."""
+        memory, loaded = ExitStack(), {}
+        self._loads.append(memory)
+        offset = 0
+        for key, size in self._sizes.items():
+            address = memory.enter_context(self._device.memory(size))
+            piece = span(address, size)
+            piece["offset"] = offset
+            self._device.ring(path, piece, min(size, self._device.buffer), 1, 1)
+            loaded[key] = _Address(address)
+            offset += size
+        return loaded
+
+    def save(self, path: str, tensors: dict[str, Any]) -> None:
+        """The same the other way."""
+        with open(path, "wb") as file:
+            for key, size in self._sizes.items():
+                self._device.to_host(tensors[key].data_ptr(), size, size, 1)
+                file.write(ctypes.string_at(self._device.pinned, size))
+
+    def release(self) -> None:
+        """Frees what was loaded last."""
+        if self._loads:
+            self._loads.pop().close()
+
+    def trim(self) -> None:
+        """Frees everything."""
+        while self._loads:
+            self.release()
+
+
+@dataclass(frozen=True)
+class _Address:
+    """A tensor, as far as the bench looks at it."""
+
+    address: int
+
+    def data_ptr(self) -> int:
+        """As torch's."""
+        return self.address
 
 
 _LOADERS: tuple[tuple[str, Callable[[int], Any]], ...] = (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,20 @@ from typing import Any
 import numpy as np
 
 from bars import at_least, number
-from device import places, room
+from device import places, room, span
 from loaders import Loader, pieces_of
-from measure import LIMIT, OURS, PLAIN, REFERENCE, Contender, Outcome, counted
+from measure import LIMIT, OURS, PLAIN, REFERENCE, Contender, Outcome, counted, require
 from reference_ffi import Setting
 from rig import DATA, NO_STREAM, SMALL_BUDGET, Rig, check_figures
-from tfckpt_ffi import VERIFY_FULL, VERIFY_NONE, TensorArray
+from tfckpt_ffi import VERIFY_FULL, VERIFY_NONE, CStats, TensorArray
 from workloads import MIB, Source, Workload
 
 ASIDE = "aside"
 """Contenders that are only shown."""
 STALE = 0xEE
 """What device memory holds before a restore."""
+SETTLING = 0.3
+"""Of a scene's time, for files on their way to the disk."""
 RING_CHUNK = 8 * MIB
 COPY_RATE, SMALL_COPY_RATE, SAVE_RATE, SMALL_TENSORS = 0.90, 0.85, 0.80, 300_000
 """The bars: of the plain loop's rate, with the default and the small budget; of the slower of device-to-host copies and
@@ -39,6 +42,10 @@ class Scene:
         self.pieces = places(workload, address, scattered=scattered)
         self.prefix = str(folder / "model")
         self.data = self.prefix + DATA
+        self.cold = False
+        """Whether the data file is taken out of the page cache before each restore."""
+        self.stats: CStats | None = None
+        """Of the last restore by the library's own choice."""
         self.waited: list[float] = []
         """Of each restore by the library's own choice: the share of its threads' time spent waiting for copies."""
 
@@ -55,9 +62,36 @@ class Scene:
         self.rig.lib.save(self.prefix, tensors, self.rig.save_options())
         self.rig.reference.compare_file(self.data, self.source.pieces)
 
+    def settle(self) -> None:
+        """Lets the files reach the disk, or it is busy with them in the middle of the rounds, and reads them once. A slow
+        disk does not take the time of the rounds."""
+        paths = list(self.folder.iterdir())
+        syncing = threading.Thread(target=self._sync, args=(paths,), daemon=True)
+        syncing.start()
+        syncing.join(max(1.0, SETTLING * self.rig.clock.scene_left()))
+        if syncing.is_alive():
+            self.rig.note("Files were still written to the disk during", self.workload.name)
+        buffer = bytearray(8 * MIB)
+        for path in paths:
+            with open(path, "rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
+
+    def _sync(self, paths: list[Path]) -> None:
+        for path in paths:
+            with suppress(OSError):  # the scene has gone on, and has removed it
+                self.rig.reference.sync(str(path))
+
+    def cool(self) -> None:
+        """Takes the data file out of the page cache and makes sure of it."""
+        pages = self.rig.reference.cool(self.data)
+        require(pages == 0, f"{pages} pages of the file stay in the page cache")
+
     def spoil(self) -> None:
-        """Overwrites device memory, so that stale bytes never pass for restored ones."""
-        self.rig.device.fill(self.address, STALE, room(self.workload))
+        """What comes before a restore: device memory overwritten, so that stale bytes never pass for restored ones."""
+        self.rig.device.fill(span(self.address, room(self.workload)), STALE)
+        if self.cold:
+            self.cool()
 
     def check(self, pieces: np.ndarray | None = None) -> None:
         """The device has the source's bytes."""
@@ -80,10 +114,12 @@ class Scene:
         """The library, with the page-locked memory that its first round has made."""
         options, tensors = self.rig.restore_options(threads, budget, verify), self.on_device(shuffled=True)
 
-        def check(_first: bool) -> None:
+        def check(first: bool) -> None:
             stats = options.stats.contents
             check_figures(stats, self.workload, budget, verified=verify == VERIFY_FULL)
             if group == OURS:
+                self.stats = stats
+            if group == OURS and not first:
                 self.waited.append(stats.device_wait_ns / (stats.elapsed_ns * stats.num_threads))
             self.check()
 
@@ -103,18 +139,42 @@ class Scene:
         return Contender(label, group, run, lambda _first: self.check(), self.spoil, setting=setting)
 
     def loaded(self, loader: Loader) -> Contender:
-        """Another's loader, with a file of its own format."""
+        """Another's loader, with a file of its own format. Its memory comes from an allocator that hands the same out
+        again: what it held is overwritten, or a loader that does nothing would pass."""
         path = str(self.folder / f"other{loader.suffix}")
         if not Path(path).exists():
             loader.write(path, self.workload, self.source.arena.arrays)
         held: dict[str, Any] = {}
 
         def clean() -> None:
-            held.clear()
-            loader.release()
+            self._forget(loader, held)
 
         check = lambda _first: self.check(pieces_of(held, self.workload))
         return Contender(loader.label, loader.group, lambda: held.update(loader.load(path)), check, clean=clean)
+
+
+    def _forget(self, loader: Loader, held: dict[str, Any]) -> None:
+        if held:
+            self.rig.device.fill(pieces_of(held, self.workload), STALE)
+        held.clear()
+        loader.release()
+
+    def saved_by(self, loader: Loader) -> Contender:
+        """Another's save of the tensors, where it has put them itself; read back in the first round."""
+        path = str(self.folder / f"other{loader.suffix}")
+        loader.write(path, self.workload, self.source.arena.arrays)
+        tensors = loader.load(path)
+        self.check(pieces_of(tensors, self.workload))
+        Path(path).unlink()
+
+        def check(first: bool) -> None:
+            if first:
+                held = loader.load(path)
+                self.check(pieces_of(held, self.workload))
+                self._forget(loader, held)
+
+        run = partial(loader.save, path, tensors)
+        return Contender(loader.save_label, loader.group, run, check, clean=partial(_empty, self))
 
 
 def copy_loops(rig: Rig, address: int, size: int, *, to_host: bool) -> list[Contender]:
@@ -142,12 +202,13 @@ def restore(rig: Rig) -> None:
         contenders += copy_loops(rig, scene.address, workload.size, to_host=False)
         for count in threads[-3:]:
             chunk = min(RING_CHUNK, rig.scale.buffer // (2 * count))
-            run = partial(rig.device.ring, scene.data, scene.pieces, chunk, count)
-            setting = f"{chunk // MIB} MiB, {counted(count)}"
+            run = partial(rig.device.ring, scene.data, scene.pieces, chunk, 2 * count, count)
+            setting = f"{2 * count} x {chunk // MIB} MiB, {counted(count)}"
             contenders.append(scene.kernel("pread and copies, no checksum", LIMIT, setting, run, moves=True))
             pread = partial(rig.reference.read_hot, scene.data, scene.source.pieces, Setting(threads=count))
             contenders.append(scene.kernel("pread into a hot buffer", LIMIT, counted(count), pread))
         contenders += [scene.loaded(loader) for loader in rig.loaders]
+        scene.settle()
         outcome = Outcome(workload.name, "page cache to GPU", workload.size, workload.num_tensors)
         base = rig.measure(outcome, contenders, REFERENCE)
         rig.find(at_least(0, outcome, _sound(outcome, ours), base, COPY_RATE))
@@ -168,7 +229,7 @@ def _ahead_of_all(rig: Rig, outcome: Outcome, ours: Contender, labels: list[str]
 def _stages(outcome: Outcome, ours: Contender, blind: Contender, waited: list[float]) -> list[dict[str, Any]]:
     """Each stage alone, in its best setting, as a share of the whole: stages run side by side, so that the shares may
     add up to more than 1, and the largest is what the restore waits for. And what the library says itself."""
-    if _sound(outcome, ours) is None:
+    if _sound(outcome, ours) is None or not waited:
         return []
     whole = outcome.seconds(ours).median
     out: list[tuple[str, str, float]] = []
@@ -196,7 +257,7 @@ def save(rig: Rig) -> None:
             contenders.append(_saved(scene, count, group=PLAIN, label=f"tfckpt_save, {counted(count)}"))
             contenders += [_written(scene, count, fallocate) for fallocate in (False, True)]
         contenders.append(_written_from_pinned(scene, rig.scale.threads[-2]))
-        contenders += [_saved_by(scene, loader) for loader in rig.loaders if loader.save_label]
+        contenders += [scene.saved_by(loader) for loader in rig.loaders if loader.save_label]
         outcome = Outcome(workload.name, "GPU to page cache", workload.size, workload.num_tensors)
         copies, writes = rig.measure(outcome, contenders, REFERENCE, rounds=-(-rig.rounds // 2)), outcome.best(LIMIT)
         slower = min((c for c in (copies, writes) if c), key=outcome.rate, default=None)
@@ -249,14 +310,6 @@ def _written_from_pinned(scene: Scene, threads: int) -> Contender:
     return Contender("pwrite from page-locked memory", ASIDE, run, clean=partial(_empty, scene), setting=text)
 
 
-def _saved_by(scene: Scene, loader: Loader) -> Contender:
-    path = str(scene.folder / f"other{loader.suffix}")
-    loader.write(path, scene.workload, scene.source.arena.arrays)
-    tensors = loader.load(path)
-    Path(path).unlink()
-    return Contender(loader.save_label, loader.group, partial(loader.save, path, tensors), clean=partial(_empty, scene))
-
-
 def small(rig: Rig) -> None:
     """Many tensors of 4 KiB at scattered addresses, and into one slab."""
     workload = rig.scale.small
@@ -271,6 +324,7 @@ def small(rig: Rig) -> None:
                 contenders.append(scene.kernel(label, REFERENCE, "from page-locked memory", run))
             if scattered:
                 contenders += [scene.loaded(loader) for loader in rig.loaders]
+            scene.settle()
             places_text = "scattered" if scattered else "one slab"
             outcome = Outcome(workload.name, f"page cache to GPU, {places_text}", workload.size, workload.num_tensors)
             rig.measure(outcome, contenders, REFERENCE, rounds=3 * rig.rounds)

@@ -36,7 +36,7 @@ def markdown(found: Found) -> str:
     if found["findings"]:
         parts += ["### GPU: bars", _bars(found["findings"])]
     for outcome in found["outcomes"]:
-        parts += [f"### GPU: {outcome['name']}, {outcome['operation']}", _outcome(outcome)]
+        parts += [f"### GPU: {outcome['name']}, {outcome['operation']}", _outcome(outcome), *outcome["notes"]]
     tables = found["tables"]
     if tables.get("stages"):
         parts += ["### GPU: where the time of a restore goes", _stages(tables["stages"])]
@@ -93,24 +93,35 @@ def _stages(stages: list[Found]) -> str:
     return table(header, rows) + "\n\nStages run side by side: shares may add up to more than the whole."
 
 
-def _driver(driver: Found) -> list[str]:
-    """What pinned.c has measured by itself."""
-    if "copies" not in driver:
-        return [f"pinned.c: {driver['error']}"] if driver else []
-    text = "GiB/s, the best of some runs, by size of chunk and number of streams."
-    parts = ["### GPU: page-locked copies", text, _grid(driver)]
-    rows = [[r["memory"], r["way"], _rate(r["bytes"], r["seconds"])] for r in driver["kinds"]]
-    for row in driver["both_ways"]:
+def _driver(driver: dict[str, list[Found]]) -> list[str]:
+    """What driver.c has measured by itself: each section that it came to."""
+    found = {name: [row for row in rows if "error" not in row] for name, rows in driver.items()}
+    parts: list[str] = []
+    if copies := found.get("copies"):
+        text = "GiB/s, the best of some runs, by size of chunk and number of streams."
+        parts += ["### GPU: page-locked copies", text, _grid(copies)]
+    rows = [[r["memory"], r["way"], _rate(r["bytes"], r["seconds"])] for r in found.get("kinds", [])]
+    for row in found.get("both_ways", []):
         rows.append(["both ways at once", "each way", _rate(row["bytes_each_way"], row["seconds"])])
-    parts += ["### GPU: kinds of host memory", table(["memory", "way", "GiB/s"], rows)]
-    pinning = driver["pinning"]
-    rows = [[r["memory"], _mib(r["bytes"]), duration(r["seconds"]), duration(r["free_seconds"])] for r in pinning]
-    parts += ["### GPU: what page-locking takes", table(["memory", "size", "time", "time to free"], rows)]
-    header = ["way", "how", "copies", "bytes each", "time", "thousand copies/s"]
-    parts += ["### GPU: small copies", table(header, [_small(row) for row in driver["small"]])]
-    rows = [[name, duration(seconds)] for name, seconds in driver["first_call"].items()]
-    rows += [[name, str(value)] for name, value in driver["attributes"].items()]
-    return [*parts, "### GPU: the driver by itself", table(["first call, attribute", ""], rows)]
+    if rows:
+        parts += ["### GPU: kinds of host memory", table(["memory", "way", "GiB/s"], rows)]
+    if pinning := found.get("pinning"):
+        rows = [[r["memory"], _mib(r["bytes"]), duration(r["seconds"]), duration(r["free_seconds"])] for r in pinning]
+        parts += ["### GPU: what page-locking takes", table(["memory", "size", "time", "time to free"], rows)]
+    if small := found.get("small"):
+        header = ["way", "how", "copies", "bytes each", "time", "thousand copies/s"]
+        parts += ["### GPU: small copies", table(header, [_small(row) for row in small])]
+    rows = [[row["part"], duration(row["seconds"])] for row in found.get("first_call", [])]
+    rows += [[row["name"], str(row["value"])] for row in found.get("attributes", [])]
+    if rows:
+        parts += ["### GPU: the driver by itself", table(["first call, attribute", ""], rows)]
+    missing = [(name, row) for name, rows in driver.items() for row in rows if "error" in row]
+    return [*parts, *(f"- driver.c, {name}: {_missing(row)}" for name, row in missing)]
+
+
+def _missing(row: Found) -> str:
+    what = ", ".join(f"{name} {value}" for name, value in row.items() if name != "error")
+    return f"{what}: {row['error']}" if what else str(row["error"])
 
 
 def _small(row: Found) -> list[str]:
@@ -118,8 +129,7 @@ def _small(row: Found) -> list[str]:
     return [row["way"], row["how"], f"{row['count']:,}", str(row["bytes"]), duration(row["seconds"]), f"{rate:.0f}"]
 
 
-def _grid(driver: Found) -> str:
-    copies = driver["copies"]
+def _grid(copies: list[Found]) -> str:
     columns = sorted({(c["way"], c["streams"]) for c in copies}, key=lambda c: (c[0] != "h2d", c[1]))
     rates = {(c["chunk"], c["way"], c["streams"]): _rate(c["bytes"], c["seconds"]) for c in copies}
     chunks = sorted({c["chunk"] for c in copies})

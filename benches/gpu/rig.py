@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bars import Finding
+from clock import Clock
 from device import Device
 from loaders import Loader
 from measure import Contender, Outcome, require, run_rounds
@@ -42,8 +43,12 @@ class Scale:
     """Of the plain loops of copies."""
     threads: tuple[int, ...]
     """That the library and the kernels are told to use."""
+    rings: tuple[tuple[int, int], ...]
+    """Slots and their size, of kernels that read a file."""
     mib: int
-    """That each measurement of pinned.c moves."""
+    """That each measurement of driver.c moves."""
+    seconds: float
+    """Without which no scene is begun: what its files and its first round may take."""
 
 
 FULL = Scale(
@@ -53,7 +58,9 @@ FULL = Scale(
     buffer=256 * MIB,
     chunks=tuple(MIB << i for i in range(7)),
     threads=(1, 2, 4, 8, 16),
+    rings=((2, 64 * MIB), (16, 8 * MIB), (64, 2 * MIB)),
     mib=2048,
+    seconds=30,
 )
 TINY = Scale(
     Workload("6x1MiB", uniform(6, MIB)),
@@ -62,7 +69,9 @@ TINY = Scale(
     buffer=8 * MIB,
     chunks=(MIB, 4 * MIB),
     threads=(1, 2),
+    rings=((2, 2 * MIB), (4, MIB)),
     mib=4,
+    seconds=3,
 )
 """Shows that everything runs; its figures mean nothing."""
 
@@ -81,6 +90,7 @@ class Rig:
     build_dir: Path
     rounds: int
     scale: Scale
+    clock: Clock
     outcomes: list[Outcome] = field(default_factory=list)
     bases: dict[int, Contender] = field(default_factory=dict)
     """Of an outcome, by its place: the contender that ratios are made with."""
@@ -89,6 +99,8 @@ class Rig:
     """Whatever is not measured in rounds."""
     broken: list[str] = field(default_factory=list)
     """Scenes that could not be played to their end."""
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    """What else the report has to say."""
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
@@ -103,11 +115,15 @@ class Rig:
 
     def measure(self, outcome: Outcome, contenders: list[Contender], base: str, rounds: int = 0) -> Contender | None:
         """Runs the rounds and keeps the outcome; returns the fastest of the group `base`, by which ratios are made."""
-        self.outcomes.append(run_rounds(outcome, contenders, rounds or self.rounds))
+        self.outcomes.append(run_rounds(outcome, contenders, rounds or self.rounds, self.clock.has_time))
         best = outcome.best(base)
         if best:
             self.bases[len(self.outcomes) - 1] = best
         return best
+
+    def note(self, name: str, text: str) -> None:
+        """Keeps it for the report."""
+        self.notes.append((name, text))
 
     def find(self, finding: Finding | None) -> None:
         """Keeps what was found about a bar; None where it could not be measured."""

@@ -13,21 +13,14 @@ from typing import Any
 import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "interop"))
-from tfckpt_abi import SIGNATURES, CContextOptions, CRestoreOptions, CSaveOptions, CTensor  # noqa: E402
+from tfckpt_abi import CContextOptions, CRestoreOptions, CSaveOptions, CTensor  # noqa: E402
+from tfckpt_library import Functions  # noqa: E402
 
 CUDA = 2
 UNORDERED = 1
 INVALID_ARGUMENT, FAILED_PRECONDITION = 3, 9
 FOREVER = -1
 FLOAT32, BFLOAT16, UINT8 = 1, 14, 4
-
-
-class TfckptError(Exception):
-    """A call failed."""
-
-    def __init__(self, name: str, code: int, message: str) -> None:
-        super().__init__(f"{name}: code {code}: {message}")
-        self.code, self.message = code, message
 
 
 @dataclass(frozen=True)
@@ -75,39 +68,16 @@ class Tensors:
         return self.array, len(self.array)
 
 
-class Library:
+class Library(Functions):
     """The loaded library, with a context."""
 
     def __init__(self, path: Path) -> None:
-        self._lib = ctypes.CDLL(str(path))
-        for name, (result, arguments) in SIGNATURES.items():
-            function = getattr(self._lib, f"tfckpt_{name}", None)
-            if function is not None:
-                function.restype, function.argtypes = result, arguments
+        super().__init__(path)
         self.context = self.new_context()
 
     def close(self) -> None:
         """Gives the context back, and with it all page-locked memory."""
-        self._lib.tfckpt_context_free(self.context)
-
-    def call(self, name: str, *arguments: Any) -> None:
-        """A function whose last parameter is the error."""
-        error = c_void_p()
-        code = getattr(self._lib, f"tfckpt_{name}")(*arguments, byref(error))
-        if code:
-            message = self._lib.tfckpt_error_message(error) if error else b"(no error object)"
-            self._lib.tfckpt_error_free(error)
-            raise TfckptError(name, code, message.decode(errors="replace"))
-
-    def make(self, name: str, *arguments: Any) -> c_void_p:
-        """A function whose parameter before the error receives a handle."""
-        handle = c_void_p()
-        self.call(name, *arguments, byref(handle))
-        return handle
-
-    def plain(self, name: str, *arguments: Any) -> Any:
-        """A function without an error."""
-        return getattr(self._lib, f"tfckpt_{name}")(*arguments)
+        self.plain("context_free", self.context)
 
     def new_context(self, max_host_bytes: int = 0) -> c_void_p:
         """To be freed with `tfckpt_context_free`."""

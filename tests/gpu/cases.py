@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from binding import FOREVER, INVALID_ARGUMENT, UNORDERED, Driver, Library, Placed, Tensors, TfckptError, on_host
+from binding import FOREVER, INVALID_ARGUMENT, UNORDERED, Driver, Library, Placed, Tensors, on_host
 from engines import DEVICE, Engine, unchanged
+from tfckpt_library import TfckptError
 
 Case = Callable[[Library, Any, Driver, Path], None]
 

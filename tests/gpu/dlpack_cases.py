@@ -12,18 +12,30 @@ from typing import Any
 
 import numpy as np
 
-import dlpack
+import dlpack_objects as dlpack
 from binding import Driver, Library
 from cases import LARGE, Case, numbers, same, saved
-from engines import DEVICE, OnCupy, OnTorch
-from tfckpt_abi import AllocFn, CSaveOptions, FreeFn
-from torch_cases import OnJax
+from engines import DEVICE, OnCupy, OnTorch, unchanged
+from jax_cases import OnJax
+from tfckpt_abi import AllocFn, CDlpackOptions, CSaveOptions, FreeFn
+
+
+def _restored(
+    lib: Library, prefix: Path, keys: list[str], device: int | None, *, stream: int = 0, **callbacks: Any
+) -> list[dlpack.Exported]:
+    how = lib.restore_options()
+    options = CDlpackOptions(struct_size=ctypes.sizeof(CDlpackOptions), restore=ctypes.pointer(how), **callbacks)
+    reader = lib.make("reader_open", os.fsencode(prefix), None)
+    try:
+        return dlpack.restore(lib.call, reader, dlpack.requests(keys, device=device, stream=stream), options)
+    finally:
+        lib.plain("reader_free", reader)
 
 
 def tensors_are_handed_out_with_what_they_are(lib: Library, engine: Any, driver: Driver, folder: Path) -> None:
     """Device, type, shape, strides and 256-byte alignment; the deleters are called on another thread."""
     source = {"a": numbers((3, 5), 1), "b": numbers((1000,), 2)}
-    exported = dlpack.restore(lib, saved(lib, folder, source), list(source), DEVICE)
+    exported = _restored(lib, saved(lib, folder, source), list(source), DEVICE)
     for tensor, values in zip((e.tensor for e in exported), source.values()):
         assert (tensor.device_type, tensor.device_id, tensor.ndim) == (2, DEVICE, values.ndim)
         assert (tensor.code, tensor.bits, tensor.lanes, tensor.byte_offset) == (2, 32, 1, 0)
@@ -41,7 +53,7 @@ def tensors_are_handed_out_with_what_they_are(lib: Library, engine: Any, driver:
 def a_host_tensor_goes_to_numpy_and_back(lib: Library, engine: Any, driver: Driver, folder: Path) -> None:
     """kDLCPU both ways."""
     source = {"w": numbers((7, 9), 3)}
-    (exported,) = dlpack.restore(lib, saved(lib, folder, source), ["w"], None)
+    (exported,) = _restored(lib, saved(lib, folder, source), ["w"], None)
     array = np.from_dlpack(exported)
     same(np.array(array), source["w"])
     _save_through_dlpack(lib, folder / "other", np.ascontiguousarray(array))
@@ -52,32 +64,33 @@ def a_device_tensor_goes_out_and_comes_in(lib: Library, engine: Any, driver: Dri
     """What the library has handed out is a source and a destination of its own."""
     source = {"w": numbers((300, 70), 11)}
     prefix = saved(lib, folder, source)
-    _save_through_dlpack(lib, folder / "other", dlpack.restore(lib, prefix, ["w"], DEVICE)[0])
+    _save_through_dlpack(lib, folder / "other", _restored(lib, prefix, ["w"], DEVICE)[0])
     same(lib.restored_on_host(folder / "other", "w", (300, 70)), source["w"])
-    _restore_through_dlpack(lib, prefix, dlpack.restore(lib, folder / "other", ["w"], DEVICE)[0])
+    _restore_through_dlpack(lib, prefix, _restored(lib, folder / "other", ["w"], DEVICE)[0])
 
 
 def _save_through_dlpack(lib: Library, prefix: Path, producer: Any, stream: int = 0) -> None:
     options = CSaveOptions(struct_size=ctypes.sizeof(CSaveOptions), context=lib.context, no_sync=1)
-    with dlpack.described(lib, "w", producer, for_restore=False, stream=stream) as tensor:
-        lib.call("save", os.fsencode(prefix), byref(tensor), 1, byref(options), None)
+    tensor, _kept = dlpack.described(lib.call, "w", producer, for_restore=False, stream=stream)
+    lib.call("save", os.fsencode(prefix), byref(tensor), 1, byref(options), None)
 
 
 def _restore_through_dlpack(lib: Library, prefix: Path, producer: Any, stream: int = 0) -> None:
     options = lib.restore_options()
-    with dlpack.described(lib, "w", producer, for_restore=True, stream=stream) as tensor:
-        lib.call("restore", os.fsencode(prefix), byref(tensor), 1, byref(options), None)
+    tensor, _kept = dlpack.described(lib.call, "w", producer, for_restore=True, stream=stream)
+    lib.call("restore", os.fsencode(prefix), byref(tensor), 1, byref(options), None)
 
 
 def torch_takes_a_tensor_and_frees_it_while_kernels_run(
     lib: Library, engine: OnTorch, driver: Driver, folder: Path
 ) -> None:
-    """The last reference goes while a copy from its memory is still to come."""
+    """The last reference goes while a copy from its memory is still to come: cuMemFree may wait for it, and this says
+    whether it does."""
     torch, source = engine.torch, numbers(LARGE[False], 4)
     prefix = saved(lib, folder, {"w": source})
     stream = engine.stream()
     for _ in range(3):
-        (exported,) = dlpack.restore(lib, prefix, ["w"], DEVICE)
+        (exported,) = _restored(lib, prefix, ["w"], DEVICE)
         tensor = torch.from_dlpack(exported)
         assert tensor.shape == source.shape and tensor.is_contiguous()
         engine.keep_busy(stream)
@@ -118,7 +131,7 @@ def restored_tensors_live_in_the_pool_of_torch(lib: Library, engine: OnTorch, dr
         torch.cuda.caching_allocator_delete(address)
 
     before = torch.cuda.memory_allocated()
-    made = dlpack.restore(lib, prefix, list(source), DEVICE, alloc=alloc, free=free, stream=stream.cuda_stream)
+    made = _restored(lib, prefix, list(source), DEVICE, alloc=alloc, free=free, stream=stream.cuda_stream)
     assert torch.cuda.memory_allocated() - before >= sum(values.nbytes for values in source.values())
     assert asked and all(on == stream.cuda_stream and 256 % alignment == 0 for _, alignment, on in asked), asked
     tensors = [torch.from_dlpack(exported) for exported in made]
@@ -133,7 +146,7 @@ def restored_tensors_live_in_the_pool_of_torch(lib: Library, engine: OnTorch, dr
 def cupy_takes_a_tensor_and_frees_it(lib: Library, engine: OnCupy, driver: Driver, folder: Path) -> None:
     """cupy.from_dlpack."""
     source = numbers((300, 70), 8)
-    (exported,) = dlpack.restore(lib, saved(lib, folder, {"w": source}), ["w"], DEVICE)
+    (exported,) = _restored(lib, saved(lib, folder, {"w": source}), ["w"], DEVICE)
     array, stream = engine.cupy.from_dlpack(exported), engine.stream()
     engine.keep_busy(stream)
     copy = engine.copy(array, stream)
@@ -142,24 +155,35 @@ def cupy_takes_a_tensor_and_frees_it(lib: Library, engine: OnCupy, driver: Drive
     same(engine.values(copy), source)
 
 
-def cupy_gives_an_array_to_a_restore(lib: Library, engine: OnCupy, driver: Driver, folder: Path) -> None:
-    """DLPack in."""
+def cupy_gives_an_array_to_a_restore_and_a_save(lib: Library, engine: OnCupy, driver: Driver, folder: Path) -> None:
+    """DLPack in, on a stream of CuPy's."""
     source = numbers((300, 70), 9)
     prefix = saved(lib, folder, {"w": source})
-    array = engine.array(np.zeros(source.shape, np.float32))
-    _restore_through_dlpack(lib, prefix, array)
+    array, stream = engine.array(np.zeros(source.shape, np.float32)), engine.stream()
+    _restore_through_dlpack(lib, prefix, array, stream.ptr)
     same(engine.values(array), source)
+    _save_through_dlpack(lib, folder / "other", array, stream.ptr)
+    same(lib.restored_on_host(folder / "other", "w", source.shape), source)
 
 
 def jax_takes_a_tensor(lib: Library, engine: OnJax, driver: Driver, folder: Path) -> None:
-    """jax.dlpack.from_dlpack, then a computation with it."""
+    """jax.dlpack.from_dlpack, then a computation with it; what is current stays so."""
     source = numbers((300, 70), 10)
-    (exported,) = dlpack.restore(lib, saved(lib, folder, {"w": source}), ["w"], DEVICE)
+    prefix = saved(lib, folder, {"w": source})
+    with unchanged("after a restore", driver.current, engine.current):
+        (exported,) = _restored(lib, prefix, ["w"], DEVICE)
     array = engine.jax.dlpack.from_dlpack(exported)
     doubled = array * 2
     del array
     gc.collect()
     same(np.asarray(doubled), source * 2)
+
+
+def jax_gives_an_array_to_a_save(lib: Library, engine: OnJax, driver: Driver, folder: Path) -> None:
+    """DLPack in; in JAX's older capsule, too."""
+    source = numbers((300, 70), 12)
+    _save_through_dlpack(lib, folder / "model", engine.doubled(source))
+    same(lib.restored_on_host(folder / "model", "w", source.shape), source * 2)
 
 
 DRIVER_DLPACK: tuple[Case, ...] = (
@@ -172,5 +196,5 @@ TORCH_DLPACK: tuple[Case, ...] = (
     torch_gives_a_tensor_to_a_restore_and_a_save,
     restored_tensors_live_in_the_pool_of_torch,
 )
-CUPY_DLPACK: tuple[Case, ...] = (cupy_takes_a_tensor_and_frees_it, cupy_gives_an_array_to_a_restore)
-JAX_DLPACK: tuple[Case, ...] = (jax_takes_a_tensor,)
+CUPY_DLPACK: tuple[Case, ...] = (cupy_takes_a_tensor_and_frees_it, cupy_gives_an_array_to_a_restore_and_a_save)
+JAX_DLPACK: tuple[Case, ...] = (jax_takes_a_tensor, jax_gives_an_array_to_a_save)

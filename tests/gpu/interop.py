@@ -5,7 +5,7 @@
 
 Each group is played in a process of its own, so that a crash, or a driver that is gone, hides nothing else. What is not
 installed is said to be skipped. On the fake driver of the tests the group `driver` is played, the others are skipped.
-Exit status: 0, or 1 if a case failed.
+Exit status: 0, 1 if a case failed, or 2 without NumPy.
 """
 
 from __future__ import annotations
@@ -20,16 +20,23 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 sys.dont_write_bytecode = True
 
+if find_spec("numpy") is None:
+    print(f"interop.py: {sys.executable} has no NumPy", file=sys.stderr)
+    sys.exit(2)
+
 from binding import Driver, Library  # noqa: E402
 from cases import CASES, Case  # noqa: E402
+from cupy_cases import CUPY_CASES  # noqa: E402
 from dlpack_cases import CUPY_DLPACK, DRIVER_DLPACK, JAX_DLPACK, TORCH_DLPACK  # noqa: E402
 from engines import OnCupy, OnDriver, OnTorch, Skip  # noqa: E402
-from torch_cases import EXPANDABLE, EXPANDABLE_CASES, JAX_CASES, TORCH_CASES, OnJax  # noqa: E402
+from jax_cases import JAX_CASES, OnJax  # noqa: E402
+from torch_cases import EXPANDABLE, EXPANDABLE_CASES, TORCH_CASES  # noqa: E402
 
 GROUP_SECONDS, CASE_SECONDS = 100, 40
 
@@ -52,7 +59,7 @@ GROUPS: dict[str, Group] = {
         # The name of today, and the one before.
         (("PYTORCH_ALLOC_CONF", EXPANDABLE), ("PYTORCH_CUDA_ALLOC_CONF", EXPANDABLE)),
     ),
-    "cupy": Group(lambda _driver: OnCupy(), (*CASES, *CUPY_DLPACK)),
+    "cupy": Group(lambda _driver: OnCupy(), (*CASES, *CUPY_CASES, *CUPY_DLPACK)),
     "jax": Group(lambda _driver: OnJax(), (*JAX_CASES, *JAX_DLPACK), (("XLA_PYTHON_CLIENT_PREALLOCATE", "false"),)),
 }
 

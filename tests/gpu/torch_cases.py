@@ -1,4 +1,4 @@
-"""What PyTorch and JAX add to the common cases: graph captures, expandable segments, arrays that nobody may change."""
+"""What PyTorch adds to the common cases: graph captures, views, expandable segments."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from binding import BFLOAT16, FAILED_PRECONDITION, FLOAT32, UNORDERED, Driver, Library, Placed, TfckptError
+from binding import BFLOAT16, FAILED_PRECONDITION, UNORDERED, Driver, Library
 from cases import Case, numbers, same, saved
-from engines import DEVICE, OnTorch, Skip
+from engines import OnTorch, Skip
+from tfckpt_library import TfckptError
 
 EXPANDABLE = "expandable_segments:True"
 
@@ -134,34 +135,3 @@ TORCH_CASES: tuple[Case, ...] = (
     memory_of_a_stream_of_its_own_is_valid_behind_its_allocation,
 )
 EXPANDABLE_CASES: tuple[Case, ...] = (segments_are_expandable,)
-
-
-class OnJax:
-    """JAX, whose arrays are not to be changed: a source of saves only; restored tensors come by DLPack."""
-
-    name = "jax"
-
-    def __init__(self) -> None:
-        try:
-            import jax
-        except ImportError as error:
-            raise Skip(f"JAX is not installed: {error}") from error
-        try:
-            self.device: Any = jax.devices("gpu")[DEVICE]
-        except RuntimeError as error:
-            raise Skip(f"JAX finds no GPU: {error}") from error
-        self.jax: Any = jax
-
-
-def a_save_writes_what_an_array_of_jax_holds(lib: Library, engine: OnJax, driver: Driver, folder: Path) -> None:
-    """The result of a computation, once it is ready."""
-    source = numbers((300, 70), 5)
-    array = engine.jax.device_put(source, engine.device) * 2
-    array.block_until_ready()
-    address = array.addressable_data(0).unsafe_buffer_pointer()
-    place = Placed("w", FLOAT32, source.shape, address, source.nbytes, DEVICE)
-    lib.save(folder / "model", [place])
-    same(lib.restored_on_host(folder / "model", "w", source.shape), source * 2)
-
-
-JAX_CASES: tuple[Case, ...] = (a_save_writes_what_an_array_of_jax_holds,)

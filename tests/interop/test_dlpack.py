@@ -4,100 +4,30 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from ctypes import POINTER, byref, c_char_p, c_int64, c_uint8, c_void_p, py_object, sizeof
+from ctypes import byref, c_void_p, sizeof
 from typing import Any
 
 import numpy as np
 import pytest
 
+import dlpack_objects
 import tensorflow_side
 import tfckpt
+from dlpack_objects import Exported
 from tfckpt import CheckpointError, Request
-from tfckpt_abi import AllocFn, CDlpackOptions, CDlpackRequest, CTensor, FreeFn
+from tfckpt_abi import AllocFn, CDlpackOptions, CTensor, FreeFn
 from values import tensor
-
-NAME, USED = b"dltensor_versioned", b"used_dltensor_versioned"
-
-_api = ctypes.pythonapi
-_api.PyCapsule_New.restype = py_object
-_api.PyCapsule_New.argtypes = [c_void_p, c_char_p, c_void_p]
-_api.PyCapsule_GetPointer.restype = c_void_p
-_api.PyCapsule_GetPointer.argtypes = [py_object, c_char_p]
-
-# A destructor gets an object that is going: it must not become a Python reference again.
-_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, c_void_p, c_char_p)(("PyCapsule_IsValid", _api))
-_get_pointer = ctypes.PYFUNCTYPE(c_void_p, c_void_p, c_char_p)(("PyCapsule_GetPointer", _api))
-
-
-class _Managed(ctypes.Structure):
-    """The fields of a DLManagedTensorVersioned that somebody who passes it on looks at."""
-
-    _fields_ = [
-        ("major", ctypes.c_uint32),
-        ("minor", ctypes.c_uint32),
-        ("manager_ctx", c_void_p),
-        ("deleter", ctypes.CFUNCTYPE(None, c_void_p)),
-        ("flags", ctypes.c_uint64),
-        ("data", c_void_p),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("code", c_uint8),
-        ("bits", c_uint8),
-        ("lanes", ctypes.c_uint16),
-        ("shape", POINTER(c_int64)),
-        ("strides", POINTER(c_int64)),
-        ("byte_offset", ctypes.c_uint64),
-    ]
-
-
-def _managed(pointer: int) -> _Managed:
-    return _Managed.from_address(pointer)
-
-
-@ctypes.PYFUNCTYPE(None, c_void_p)
-def _destroy(capsule: int) -> None:
-    if _is_valid(capsule, NAME):
-        pointer = _get_pointer(capsule, NAME)
-        _managed(pointer).deleter(pointer)
-
-
-class Exported:
-    """A tensor that was handed out, as the object that consumers take."""
-
-    def __init__(self, pointer: int) -> None:
-        self.capsule = _api.PyCapsule_New(pointer, NAME, ctypes.cast(_destroy, c_void_p))
-        managed = _managed(pointer)
-        self.device = (managed.device_type, managed.device_id)
-
-    def __dlpack__(self, *, max_version: tuple[int, int] | None = None, **_: Any) -> Any:
-        assert max_version is not None and max_version[0] >= 1
-        return self.capsule
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.device
 
 
 def restore(prefix: str, keys: list[str], specs: dict[str, str] = {}, **options: Any) -> list[Exported]:
     """`tfckpt_reader_restore_dlpack`, of host tensors."""
-    requests = (CDlpackRequest * len(keys))()
-    for request, key in zip(requests, keys):
-        request.struct_size = sizeof(CDlpackRequest)
-        request.key, request.key_size = key.encode(), len(key.encode())
-        request.slice_spec = specs[key].encode() if key in specs else None
-    out = (c_void_p * len(keys))()
     c_options = CDlpackOptions(struct_size=sizeof(CDlpackOptions), **options)
     reader = c_void_p()
     tfckpt._call("reader_open", prefix.encode(), None, byref(reader))
     try:
-        tfckpt._call(
-            "reader_restore_dlpack", reader, requests, len(keys), byref(c_options), out, None
-        )
+        return dlpack_objects.restore(tfckpt._call, reader, dlpack_objects.requests(keys, specs), c_options)
     finally:
         tfckpt._functions["reader_free"](reader)
-        if any(pointer is None for pointer in out):
-            assert all(pointer is None for pointer in out)
-    return [Exported(pointer) for pointer in out]
 
 
 NUMPY_DTYPES = [
@@ -171,8 +101,8 @@ def test_memory_goes_back_with_the_last_array(prefix: str) -> None:
 def test_what_numpy_cannot_take_is_given_back_all_the_same(prefix: str) -> None:
     tfckpt.save(prefix, {"b": tensor(14, (8,))})
     (exported,) = restore(prefix, ["b"])
-    managed = _managed(_api.PyCapsule_GetPointer(exported.capsule, NAME))
-    assert (managed.code, managed.bits, managed.lanes) == (4, 16, 1)
+    handed_out = exported.tensor
+    assert (handed_out.code, handed_out.bits, handed_out.lanes) == (4, 16, 1)
     with pytest.raises((BufferError, RuntimeError)):
         np.from_dlpack(exported)
 
@@ -187,11 +117,7 @@ def test_strings_and_missing_keys_are_errors(prefix: str) -> None:
 
 def described(array: np.ndarray, key: str, for_restore: bool) -> tuple[CTensor, Any]:
     """`tfckpt_tensor_from_dlpack` of an array, and what must live as long."""
-    capsule = array.__dlpack__(max_version=(1, 0))
-    c_tensor = CTensor(struct_size=sizeof(CTensor), key=key.encode(), key_size=len(key))
-    pointer = _api.PyCapsule_GetPointer(capsule, NAME)
-    tfckpt._call("tensor_from_dlpack", pointer, int(for_restore), byref(c_tensor))
-    return c_tensor, capsule
+    return dlpack_objects.described(tfckpt._call, key, array, for_restore=for_restore)
 
 
 @pytest.mark.parametrize("dtype", NUMPY_DTYPES, ids=str)
