@@ -287,8 +287,9 @@ typedef struct tfckpt_tensor {
   void          *stream;         /* Of a tensor in device memory: the CUstream or cudaStream_t
                                   * that the tensor is used on; NULL and 1 = the legacy default
                                   * stream, 2 = the calling thread's. The call's copies come
-                                  * after what was enqueued on it before the call. NULL for host
-                                  * memory. */
+                                  * after what was enqueued on it before the call. It must live
+                                  * until the call has returned, also one that starts a job: a
+                                  * stream that was destroyed is undefined. NULL for host memory. */
   uint32_t       flags;          /* 0 or TFCKPT_TENSOR_UNORDERED. */
   const char    *variable_name;  /* Name of the variable, if it differs from the key; NULL
                                   * otherwise. */
@@ -315,11 +316,19 @@ void tfckpt_strings_free(tfckpt_strings *strings);
  * =================================================================================================
  *
  * A call reports to its progress callback on the calling thread, a job on its own: when it begins,
- * at least every 100 ms while it works or waits for memory that other calls hold, and between the
- * steps of publishing a save. As long as it looks through the index, the totals are 0. A callback
- * that returns anything but 0 cancels the call, which then returns TFCKPT_CANCELLED; a save
- * withdraws what it has published by then. Callbacks must not unwind or longjmp, and must not use
- * the handles that the call works on, its context included.
+ * at least every 100 ms while it works or waits for memory that other calls hold or for copies from
+ * and to devices, and between the steps of publishing a save. As long as it looks through the
+ * index, the totals are 0.
+ *
+ * A callback that returns anything but 0 cancels the call, which then returns TFCKPT_CANCELLED; a
+ * save withdraws what it has published by then. Copies from and to devices that are enqueued cannot
+ * be called back, and use the caller's memory: the call, or the job that tfckpt_job_cancel stops,
+ * enqueues no more of them and returns, without further reports, when they have run. Behind a
+ * stream of the caller's that waits for something, that is not before the stream goes on.
+ *
+ * Callbacks must not unwind or longjmp, and must not use the handles that the call works on, its
+ * context included. They may use CUDA: the thread's current context, and how it stands to captures,
+ * are the caller's.
  */
 
 /** How far a call is. */
@@ -357,7 +366,8 @@ typedef struct tfckpt_stats {
   uint64_t num_io;                    /* System calls that read or wrote tensor data. */
   uint64_t elapsed_ns;                /* Wall clock of the call in nanoseconds. */
   uint64_t sync_ns;                   /* Of which waiting until a save was durable and published. */
-  uint64_t peak_host_bytes;           /* Most bytes of buffers that the call held at once. */
+  uint64_t peak_host_bytes;           /* Most bytes of the budget that the call had set aside for
+                                       * buffers at once. */
   uint32_t num_threads;               /* Threads that moved bytes, the calling one included. */
   uint64_t bytes_direct;              /* Of bytes_io, those that went past the page cache,
                                        * straight between the disk and a buffer, because the
@@ -376,15 +386,17 @@ typedef struct tfckpt_stats {
                                        * piece; tfckpt_reader_verify tells which. */
   uint64_t bytes_device;              /* Bytes copied from or to devices. */
   uint64_t device_wait_ns;            /* Nanoseconds that the threads have waited for copies from
-                                       * and to devices, all together; what is left of elapsed_ns
-                                       * times num_threads they were reading, writing and
-                                       * checking. */
+                                       * and to devices, all together, the wait for the last ones
+                                       * included, or for a page-locked buffer while other
+                                       * threads had all of them. What is left of elapsed_ns
+                                       * times num_threads they were reading, writing, checking
+                                       * and page-locking. */
   uint64_t num_slots;                 /* Page-locked buffers that the call had for copies from
                                        * and to devices. */
   uint64_t num_retries;               /* Page-locked buffers that it could not have, and did
                                        * without. */
-  uint64_t peak_pinned_bytes;         /* Most bytes of page-locked buffers that the call held at
-                                       * once; of peak_host_bytes. */
+  uint64_t peak_pinned_bytes;         /* Bytes of those that it had; of peak_host_bytes, which
+                                       * counts those that it did not need, too. */
 } tfckpt_stats;
 #define TFCKPT_STATS_INIT { sizeof(tfckpt_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
     0, 0, 0 }
@@ -448,8 +460,13 @@ typedef struct tfckpt_save_options {
                                                * are copied within their device, if it has room
                                                * for all of them, and the call does not wait for
                                                * that: tfckpt_job_snapshot_stream_wait orders the
-                                               * stream that changes them. The copies go when the
-                                               * job ends. Without room it is as if this were 0. */
+                                               * stream that changes them, and
+                                               * tfckpt_job_wait_snapshot waits on the host. The
+                                               * host's tensors are copied before the call
+                                               * returns; it returns later if max_host_bytes has
+                                               * no room for copies of those. The copies within
+                                               * devices go when the job ends. Without room on a
+                                               * device it is as if this were 0. */
 } tfckpt_save_options;
 #define TFCKPT_SAVE_OPTIONS_INIT { sizeof(tfckpt_save_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
     0, 0, 0, 0, 0, 0 }
@@ -710,8 +727,12 @@ typedef struct tfckpt_context_options {
                                     * each device that takes part with 1 MiB more. A call waits
                                     * until what it needs is free. For a job that copies the
                                     * tensors of a save: their size, 2 MiB for each data file and
-                                    * thread, 6 MiB for each tensor of strings, and 1 MiB more,
-                                    * let it copy all before it writes. */
+                                    * thread (with devices 4 threads at least, unless num_threads
+                                    * says otherwise), 6 MiB for each tensor of strings, 2 MiB
+                                    * for each device that has taken part, and 1 MiB more, let it
+                                    * copy all before it writes. Page-locked buffers for devices
+                                    * take what is left then, up to 128 MiB each, which makes the
+                                    * copying faster; they are free again as soon as it is done. */
   uint32_t     num_threads;        /* Threads of a call, the calling one included; 0 = one per
                                     * core that the process may use, at most 16. */
   void *const *cuda_contexts;      /* CUcontexts to be used in place of their devices' primary
@@ -779,10 +800,10 @@ void tfckpt_buffer_free(tfckpt_buffer *buffer);
  * GPUs
  * =================================================================================================
  *
- * A tensor of any save or restore may be in the memory of a CUDA device: device_type
- * TFCKPT_DEVICE_CUDA, its number in device_id, a device pointer in data. The library loads NVIDIA's
- * driver when it is first needed; without one everything else works, and tensors on devices are
- * UNAVAILABLE.
+ * A tensor of any save or restore in format V2 may be in the memory of a CUDA device: device_type
+ * TFCKPT_DEVICE_CUDA, its number in device_id, a device pointer in data. In format V1 that is
+ * UNIMPLEMENTED, and tensors of strings are on the host. The library loads NVIDIA's driver when it
+ * is first needed; without one everything else works, and tensors on devices are UNAVAILABLE.
  *
  *     tensor.device_type = TFCKPT_DEVICE_CUDA;
  *     tensor.device_id = 0;
@@ -795,20 +816,29 @@ void tfckpt_buffer_free(tfckpt_buffer *buffer);
  * other streams only behind its allocation, so say on which stream it was allocated. A call waits
  * for its own copies, so a stream that waits for something that the caller does only after the call
  * has returned blocks it for ever: give such tensors TFCKPT_TENSOR_UNORDERED, or use a job. A
- * stream that is being captured into a graph is FAILED_PRECONDITION.
+ * stream that is being captured into a graph is FAILED_PRECONDITION, and so is the legacy default
+ * stream while one is that waits for it.
+ *
+ * Lifetime. A stream must live until every call that it is given to has returned; a job no longer
+ * needs it once the call that starts it has returned. The stream's CUDA context must live until the
+ * job has ended. Never give a call a stream that was destroyed: CUDA leaves undefined what it does
+ * with one, and the library cannot tell it from one that lives.
  *
  * Memory. Bytes pass through page-locked buffers, at most 128 MiB for a device, within
  * max_host_bytes: a budget must hold 2 MiB for each device that takes part and 1 MiB more, and the
  * default is 256 MiB once a device takes part. The buffers are kept in the context, as making them
- * takes longer than using them; tfckpt_context_trim frees them. So give calls a context: one that
- * is made for a call frees its buffers at the end, and that waits for everything that the device
- * has to do. Device memory of the library's own is not needed.
+ * takes longer than using them; tfckpt_context_trim frees them. Those of a call with stream_ordered
+ * are in use until its copies have run: others get buffers of their own as far as max_host_bytes
+ * goes, and wait for these beyond. So give calls a context: one that is made for a call frees its
+ * buffers at the end, which may wait for everything that the device has to do. The library takes
+ * device memory for device_snapshot and for tensors that it hands out as DLPack, and for nothing
+ * else.
  *
  * Guest. The library uses each device's primary context, as the CUDA runtime does, and holds it as
- * long as the context of the library lives in which a call has used the device. After every call
- * the thread's current context is what it was, and a capture on another thread goes on. Nothing is
- * freed when the process exits, and a child that was forked after CUDA was used gets
- * FAILED_PRECONDITION.
+ * long as the context of the library lives in which a call has used the device. After every call,
+ * and in progress callbacks, the thread's current context is what it was, and a capture on another
+ * thread goes on. Nothing is freed when the process exits, and a child that was forked after CUDA
+ * was used gets FAILED_PRECONDITION.
  *
  * Errors of the driver have its number and name in their message: RESOURCE_EXHAUSTED for memory,
  * INVALID_ARGUMENT for a pointer or stream that is not the device's, INTERNAL for what is wrong
@@ -1761,7 +1791,8 @@ tfckpt_job_wait_tensor(const tfckpt_job *job, size_t i, int64_t timeout_ns,
  * afterwards may write to those of the stream's device. stream is a CUstream or cudaStream_t of
  * device device_id; NULL and 1 the legacy default stream, 2 the calling thread's. With
  * device_snapshot, and room for it, this returns at once; otherwise as tfckpt_job_wait_snapshot
- * does, which waits on the host.
+ * does, which waits on the host. The stream must live until this has returned; one that was
+ * destroyed is undefined.
  *
  * Errors: INVALID_ARGUMENT for a stream of another device; FAILED_PRECONDITION for a stream that is
  * being captured into a graph; UNAVAILABLE without a device.
@@ -1775,7 +1806,8 @@ tfckpt_job_snapshot_stream_wait(const tfckpt_job *job, int32_t device_id, void *
  * finds the tensor complete. stream is of the tensor's device: a CUstream or cudaStream_t, NULL and
  * 1 the legacy default stream, 2 the calling thread's. The call itself blocks until the tensor's
  * copies are enqueued and its checksum is known, and returns what came of it; it then does not wait
- * for the copies. For a tensor in host memory it is tfckpt_job_wait_tensor.
+ * for the copies. The stream must live until this has returned; one that was destroyed is
+ * undefined. For a tensor in host memory it is tfckpt_job_wait_tensor.
  *
  * Errors: The tensor's; INVALID_ARGUMENT if the job restores no such tensor, or for a stream of
  * another device; FAILED_PRECONDITION for a stream that is being captured into a graph.
@@ -1784,9 +1816,9 @@ TFCKPT_MUST_USE tfckpt_code
 tfckpt_job_stream_wait(const tfckpt_job *job, size_t i, void *stream, tfckpt_error **error_out);
 
 /**
- * Asks the job to stop, which it does within a chunk of data: it then ends with TFCKPT_CANCELLED,
- * and nothing new is visible on disk. A job that has published its checkpoint is done. NULL is
- * accepted.
+ * Asks the job to stop, which it does within a chunk of data, or when the copies to and from
+ * devices have run that are under way: it then ends with TFCKPT_CANCELLED, and nothing new is
+ * visible on disk. A job that has published its checkpoint is done. NULL is accepted.
  */
 void tfckpt_job_cancel(const tfckpt_job *job);
 
@@ -1865,9 +1897,10 @@ void tfckpt_job_free(tfckpt_job *job);
  * element, as in checkpoints, which a flag says. Tensors of strings, variants and quantized types
  * have no form in DLPack: UNIMPLEMENTED.
  *
- * Memory of the library's own on a GPU is invisible to the figures of the engine around it, and
- * freeing it waits for the device. With alloc and free it is the engine's, such as that of torch's
- * caching_allocator_alloc.
+ * Memory of the library's own on a GPU is invisible to the figures of the engine around it. A
+ * deleter knows no stream: who calls it has ordered its work on the memory before, as CUDA promises
+ * of cuMemFree only that it may wait for the device. With alloc and free the memory is the
+ * engine's, such as that of torch's caching_allocator_alloc.
  */
 
 /* DLPack's own, from dlpack.h. */
@@ -1973,8 +2006,9 @@ tfckpt_reader_restore_dlpack(const tfckpt_reader *reader, const tfckpt_dlpack_re
 /**
  * Lets what is enqueued on stream from now on come after the copies into a tensor that was handed
  * out with stream_ordered: what a producer does in __dlpack__(stream=...). stream is as in
- * tfckpt_tensor, of whatever device. Without stream_ordered the copies have run, as they have into
- * host memory, and there is nothing to wait for.
+ * tfckpt_tensor, of whatever device; it must live until this has returned, and one that was
+ * destroyed is undefined. Without stream_ordered the copies have run, as they have into host
+ * memory, and there is nothing to wait for.
  *
  * Errors: INVALID_ARGUMENT for a tensor that was not handed out by this library;
  * FAILED_PRECONDITION for a stream that is being captured into a graph.

@@ -15,6 +15,7 @@ mod fake_cuda;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fake_cuda::{Session, Stats, fake_session, in_own_process, load_fake, session};
 use tfckpt::device::{
@@ -74,7 +75,7 @@ fn send(
     };
     let mut buffer = PinnedBuffer::new(entered, LEN)?;
     for i in 0..rounds {
-        buffer.bytes(entered)?.copy_from_slice(&pattern(i));
+        bytes(&mut buffer, entered)?.copy_from_slice(&pattern(i));
         buffer.upload(entered, stream, &parts(&part(there, i)))?;
     }
     let spans: Vec<_> = (0..rounds)
@@ -82,14 +83,22 @@ fn send(
         .collect();
     stream.copy_within_device(entered, &spans)?;
     for i in 0..rounds {
-        buffer.bytes(entered)?.fill(0);
+        bytes(&mut buffer, entered)?.fill(0);
         buffer.download(entered, stream, &parts(&part(beyond, i)))?;
         assert!(
-            buffer.bytes(entered)? == pattern(i),
+            bytes(&mut buffer, entered)? == pattern(i),
             "round {i} came back changed"
         );
     }
     Ok(())
+}
+
+/// The bytes of a buffer, once its copies have run.
+fn bytes<'b>(buffer: &'b mut PinnedBuffer, entered: &Entered<'_>) -> Result<&'b mut [u8]> {
+    while !buffer.is_idle(entered)? {
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    Ok(buffer.bytes().expect("it is idle"))
 }
 
 fn error<T>(result: Result<T>) -> Error {
@@ -455,24 +464,30 @@ fn a_buffer_is_the_devices_until_its_copies_have_run() {
     let memory = DeviceMemory::new(&entered, LEN).unwrap();
     let stream = Stream::new(&entered).unwrap();
     let mut buffer = PinnedBuffer::new(&entered, LEN).unwrap();
-    buffer.bytes(&entered).unwrap().copy_from_slice(&pattern(1));
+    bytes(&mut buffer, &entered)
+        .unwrap()
+        .copy_from_slice(&pattern(1));
     assert!(buffer.is_idle(&entered).unwrap());
 
     cuda.hold(true);
     buffer
         .upload(&entered, &stream, &parts(&memory.span()))
         .unwrap();
-    assert!(!buffer.is_idle(&entered).unwrap());
+    assert!(!buffer.is_idle(&entered).unwrap() && buffer.is_busy());
+    assert!(buffer.bytes().is_none());
+    assert!(!stream.is_idle(&entered).unwrap());
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Sooner or later; the buffer waits as long as it takes.
+            // Sooner or later; who wants the bytes waits as long as it takes.
             std::thread::sleep(std::time::Duration::from_millis(30));
             cuda.hold(false);
         });
-        buffer.bytes(&entered).unwrap().fill(0);
+        bytes(&mut buffer, &entered).unwrap().fill(0);
     });
     assert!(cuda.peek(memory.span().addresses().start, LEN) == pattern(1));
-    assert!(buffer.is_idle(&entered).unwrap());
+    assert!(buffer.is_idle(&entered).unwrap() && !buffer.is_busy());
+    stream.synchronize(&entered).unwrap();
+    assert!(stream.is_idle(&entered).unwrap());
 }
 
 #[test]
@@ -484,7 +499,9 @@ fn a_buffer_waits_also_for_copies_whose_end_could_not_be_recorded() {
         let memory = DeviceMemory::new(&entered, LEN).unwrap();
         let stream = Stream::new(&entered).unwrap();
         let mut buffer = PinnedBuffer::new(&entered, LEN).unwrap();
-        buffer.bytes(&entered).unwrap().copy_from_slice(&pattern(2));
+        bytes(&mut buffer, &entered)
+            .unwrap()
+            .copy_from_slice(&pattern(2));
         cuda.set("delay_us", 2000);
         cuda.set_faults("cuEventRecord:1:999");
         let copies = parts(&memory.span());
@@ -493,7 +510,7 @@ fn a_buffer_waits_also_for_copies_whose_end_could_not_be_recorded() {
         if is_dropped {
             drop(buffer);
         } else {
-            buffer.bytes(&entered).unwrap().fill(0);
+            bytes(&mut buffer, &entered).unwrap().fill(0);
         }
         assert!(cuda.peek(memory.span().addresses().start, LEN) == pattern(2));
         assert_eq!(cuda.stats().stale_copies, 0);
@@ -514,11 +531,13 @@ fn a_buffer_may_change_its_stream() {
     );
     let mut buffer = PinnedBuffer::new(&entered, LEN).unwrap();
     for i in 0..8 {
-        buffer.bytes(&entered).unwrap().copy_from_slice(&pattern(i));
+        bytes(&mut buffer, &entered)
+            .unwrap()
+            .copy_from_slice(&pattern(i));
         buffer.upload(&entered, &up, &parts(&first)).unwrap();
         buffer.upload(&entered, &up, &parts(&second)).unwrap();
         buffer.download(&entered, &down, &parts(&second)).unwrap();
-        assert!(buffer.bytes(&entered).unwrap() == pattern(i));
+        assert!(bytes(&mut buffer, &entered).unwrap() == pattern(i));
     }
 }
 
@@ -700,7 +719,9 @@ fn streams_of_the_caller_and_of_the_library_wait_for_each_other_across_devices()
     let memory = DeviceMemory::new(&entered, LEN).unwrap();
     let ours = Stream::new(&entered).unwrap();
     let mut buffer = PinnedBuffer::new(&entered, LEN).unwrap();
-    buffer.bytes(&entered).unwrap().copy_from_slice(&pattern(3));
+    bytes(&mut buffer, &entered)
+        .unwrap()
+        .copy_from_slice(&pattern(3));
     let (theirs_done, ours_done);
     {
         let stream = theirs.get(&zero).unwrap();
@@ -740,7 +761,7 @@ fn addresses_are_located() {
     let mut buffer = PinnedBuffer::new(&entered, LEN).unwrap();
     let host = vec![0u8; LEN];
     let device = memory.span();
-    let pinned = buffer.bytes(&entered).unwrap().as_ptr().addr();
+    let pinned = bytes(&mut buffer, &entered).unwrap().as_ptr().addr();
     let place = |address| locate(&entered, address).unwrap().place;
     assert_eq!(place(host.as_ptr().addr()), Place::Host);
     assert_eq!(place(pinned), Place::Pinned);
@@ -787,4 +808,31 @@ fn addresses_are_located() {
         }
         assert_eq!(cuda.calls("cuPointerGetAttributes"), asked + 1);
     }
+}
+
+#[test]
+fn memory_in_turn_of_several_allocations_and_devices_is_asked_for_once() {
+    let Some(cuda) = fake_session() else { return };
+    let contexts = [0, 1].map(|device| DeviceContext::primary(device).unwrap());
+    let memory = |i: usize| DeviceMemory::new(&contexts[i % 2].enter().unwrap(), LEN).unwrap();
+    let memory: Vec<DeviceMemory> = (0..20).map(memory).collect();
+    let entered = contexts[0].enter().unwrap();
+    let mut locator = Locator::default();
+    let asked = cuda.calls("cuPointerGetAttributes");
+    for offset in 0..100 {
+        for part in &memory {
+            let span = part.span().get(offset, 1).unwrap();
+            assert_eq!(locator.knows(&span), offset > 0);
+            locator.check(&entered, &span).unwrap();
+        }
+    }
+    assert_eq!(cuda.calls("cuPointerGetAttributes") - asked, 20);
+    // What lies behind an allocation, and what is another device's, is not known.
+    let end = memory[0].span().addresses().end;
+    let wrong = |address, device| {
+        // SAFETY: nothing is copied.
+        let span = unsafe { DeviceSpan::from_raw_parts(address, 2, device) };
+        !locator.knows(&span)
+    };
+    assert!(wrong(end - 1, 0) && wrong(end, 0) && wrong(end - 2, 1));
 }

@@ -27,8 +27,10 @@ pub struct tfckpt_context_options {
     /// memory and what it hands to the caller; 0 = 64 MiB, and 256 MiB from when a device first takes
     /// part; the least is 2 MiB, and 2 MiB for each device that takes part with 1 MiB more. A call waits
     /// until what it needs is free. For a job that copies the tensors of a save: their size, 2 MiB for each
-    /// data file and thread, 6 MiB for each tensor of strings, and 1 MiB more, let it copy all before it
-    /// writes.
+    /// data file and thread (with devices 4 threads at least, unless num_threads says otherwise), 6 MiB for each
+    /// tensor of strings, 2 MiB for each device that has taken part, and 1 MiB more, let it copy all before it
+    /// writes. Page-locked buffers for devices take what is left then, up to 128 MiB each, which makes the
+    /// copying faster; they are free again as soon as it is done.
     pub max_host_bytes: u64,
     /// Threads of a call, the calling one included; 0 = one per core that the process may use, at
     /// most 16.

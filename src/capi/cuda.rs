@@ -1,8 +1,9 @@
 //! GPUs
 //!
-//! A tensor of any save or restore may be in the memory of a CUDA device: device_type TFCKPT_DEVICE_CUDA,
-//! its number in device_id, a device pointer in data. The library loads NVIDIA's driver when it is first
-//! needed; without one everything else works, and tensors on devices are UNAVAILABLE.
+//! A tensor of any save or restore in format V2 may be in the memory of a CUDA device: device_type
+//! TFCKPT_DEVICE_CUDA, its number in device_id, a device pointer in data. In format V1 that is
+//! UNIMPLEMENTED, and tensors of strings are on the host. The library loads NVIDIA's driver when it is
+//! first needed; without one everything else works, and tensors on devices are UNAVAILABLE.
 //!
 //! ```c
 //! tensor.device_type = TFCKPT_DEVICE_CUDA;
@@ -17,19 +18,27 @@
 //! only behind its allocation, so say on which stream it was allocated. A call waits for its own copies, so
 //! a stream that waits for something that the caller does only after the call has returned blocks it for
 //! ever: give such tensors TFCKPT_TENSOR_UNORDERED, or use a job. A stream that is being captured into a
-//! graph is FAILED_PRECONDITION.
+//! graph is FAILED_PRECONDITION, and so is the legacy default stream while one is that waits for it.
+//!
+//! Lifetime. A stream must live until every call that it is given to has returned; a job no longer needs it
+//! once the call that starts it has returned. The stream's CUDA context must live until the job has ended.
+//! Never give a call a stream that was destroyed: CUDA leaves undefined what it does with one, and the
+//! library cannot tell it from one that lives.
 //!
 //! Memory. Bytes pass through page-locked buffers, at most 128 MiB for a device, within max_host_bytes: a
 //! budget must hold 2 MiB for each device that takes part and 1 MiB more, and the default is 256 MiB once a
 //! device takes part. The buffers are kept in the context, as making them takes longer than using them;
-//! tfckpt_context_trim frees them. So give calls a context: one that is made for a call frees its buffers at
-//! the end, and that waits for everything that the device has to do. Device memory of the library's own is
-//! not needed.
+//! tfckpt_context_trim frees them. Those of a call with stream_ordered are in use until its copies have
+//! run: others get buffers of their own as far as max_host_bytes goes, and wait for these beyond. So give
+//! calls a context: one that is made for a call frees its buffers at the end, which may wait for everything
+//! that the device has to do. The library takes device memory for device_snapshot and for tensors that it
+//! hands out as DLPack, and for nothing else.
 //!
 //! Guest. The library uses each device's primary context, as the CUDA runtime does, and holds it as long as
-//! the context of the library lives in which a call has used the device. After every call the thread's
-//! current context is what it was, and a capture on another thread goes on. Nothing is freed when the
-//! process exits, and a child that was forked after CUDA was used gets FAILED_PRECONDITION.
+//! the context of the library lives in which a call has used the device. After every call, and in progress
+//! callbacks, the thread's current context is what it was, and a capture on another thread goes on. Nothing
+//! is freed when the process exits, and a child that was forked after CUDA was used gets
+//! FAILED_PRECONDITION.
 //!
 //! Errors of the driver have its number and name in their message: RESOURCE_EXHAUSTED for memory,
 //! INVALID_ARGUMENT for a pointer or stream that is not the device's, INTERNAL for what is wrong with the

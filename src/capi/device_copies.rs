@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::device::{DeviceMemory, DeviceSpan, Event, Stream};
-use crate::{Context, Result, SaveData};
+use crate::{Code, Context, Result, SaveData};
 
 /// Where each copy begins in its slab.
 const ALIGN: usize = 256;
@@ -11,9 +11,25 @@ const ALIGN: usize = 256;
 /// Bytes of a device that are left to others.
 const LEFT: usize = 64 << 20;
 
+/// Memory for copies on one device.
+pub(super) struct Slab {
+    memory: DeviceMemory,
+    /// Behind the copies.
+    end: Option<Event>,
+}
+
+impl Drop for Slab {
+    /// Waits for the copies: neither the slab nor the tensors are the library's any more afterwards.
+    fn drop(&mut self) {
+        if let Some(end) = &self.end {
+            end.wait_to_give_back();
+        }
+    }
+}
+
 /// Slabs with copies, which must stay until nothing reads them any more.
 pub(super) struct DeviceCopies {
-    pub slabs: Vec<DeviceMemory>,
+    pub slabs: Vec<Slab>,
     /// Behind the copies of each device.
     pub done: Vec<Event>,
     /// The same once more, for others.
@@ -28,7 +44,7 @@ struct Wanted<'t, 'a> {
 
 impl DeviceCopies {
     /// Enqueues copies of all tensors that are in the memory of devices, behind `after`, and puts the copies
-    /// in their place. `None`, and nothing done, if a device has no room.
+    /// in their place. `None`, and nothing done, if a device has no room, or if there are no such tensors.
     ///
     /// # Errors
     ///
@@ -55,6 +71,9 @@ impl DeviceCopies {
             wanted.size = start.saturating_add(span.len()).saturating_add(ALIGN) / ALIGN * ALIGN;
             wanted.tensors.push((span, start));
         }
+        if devices.is_empty() {
+            return Ok(None);
+        }
         let mut copies = Self {
             slabs: Vec::with_capacity(devices.len()),
             done: Vec::with_capacity(devices.len()),
@@ -66,14 +85,16 @@ impl DeviceCopies {
             if entered.free_memory()? < wanted.size.saturating_add(LEFT) {
                 return Ok(None);
             }
-            copies.slabs.push(DeviceMemory::new(&entered, wanted.size)?);
+            // What is free need not be in one piece, nor still be free.
+            let memory = match DeviceMemory::new(&entered, wanted.size) {
+                Err(error) if error.code() == Code::ResourceExhausted => return Ok(None),
+                memory => memory?,
+            };
+            copies.slabs.push(Slab { memory, end: None });
         }
         for (index, wanted) in devices.into_values().enumerate() {
             // SAFETY: the caller's promise.
-            if let Err(error) = unsafe { copies.enqueue(index, wanted, after) } {
-                copies.wait();
-                return Err(error);
-            }
+            unsafe { copies.enqueue(index, wanted, after) }?;
         }
         Ok(Some(copies))
     }
@@ -89,7 +110,7 @@ impl DeviceCopies {
         wanted: Wanted<'_, 'a>,
         after: &[Event],
     ) -> Result<()> {
-        let Some(slab) = self.slabs.get(index) else {
+        let Some(Slab { memory: slab, end }) = self.slabs.get_mut(index) else {
             return Ok(());
         };
         let entered = slab.context().enter()?;
@@ -111,8 +132,9 @@ impl DeviceCopies {
             Ok(event)
         };
         let copied = stream.copy_within_device(&entered, &pairs);
-        match copied.and_then(|()| Ok((mark()?, mark()?))) {
-            Ok((done, told)) => {
+        match copied.and_then(|()| Ok((mark()?, mark()?, mark()?))) {
+            Ok((done, told, last)) => {
+                *end = Some(last);
                 self.done.push(done);
                 self.told.push(told);
                 Ok(())
@@ -122,16 +144,6 @@ impl DeviceCopies {
                 let _ = stream.synchronize(&entered);
                 Err(error)
             }
-        }
-    }
-
-    /// Waits for the copies that are under way. An error says that there are none any more.
-    fn wait(&self) {
-        for event in &self.done {
-            let _ = event
-                .context()
-                .enter()
-                .and_then(|entered| event.wait(&entered));
         }
     }
 }

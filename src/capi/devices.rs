@@ -1,5 +1,7 @@
 //! The GPUs of a call's tensors: looked at on the caller's thread, whose streams the call is ordered with.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::LazyLock;
 
 use super::tensor::{TFCKPT_TENSOR_UNORDERED, tfckpt_tensor};
@@ -37,16 +39,10 @@ impl Keyed for SaveTensor<'_> {
 /// What a call has to do with GPUs.
 pub(super) struct Devices<'c> {
     context: &'c Context,
-    /// Each stream once.
-    streams: Vec<Stream>,
+    /// Each stream once, by its device, as special ones are another on every device, and its handle as the
+    /// caller gave it.
+    streams: BTreeMap<(i32, usize), CallerStream>,
     locator: Locator,
-}
-
-struct Stream {
-    /// As the caller gave it; special ones are another on every device.
-    handle: usize,
-    device: i32,
-    stream: CallerStream,
 }
 
 impl<'c> Devices<'c> {
@@ -54,7 +50,7 @@ impl<'c> Devices<'c> {
     pub fn new(context: &'c Context) -> Self {
         Self {
             context,
-            streams: Vec::new(),
+            streams: BTreeMap::new(),
             locator: Locator::default(),
         }
     }
@@ -97,19 +93,14 @@ impl<'c> Devices<'c> {
             let context = self.context.devices().context(device)?;
             self.locator.check(&context.enter()?, &span)?;
         }
-        let handle = tensor.stream.addr();
-        let is_known = |known: &Stream| (known.handle, known.device) == (handle, device);
-        if tensor.flags & TFCKPT_TENSOR_UNORDERED != 0 || self.streams.iter().any(is_known) {
+        if tensor.flags & TFCKPT_TENSOR_UNORDERED != 0 {
             return Ok(());
         }
-        let context = self.context.devices().context(device)?;
-        // SAFETY: the caller's promise.
-        let stream = unsafe { stream_of(tensor.stream, &context) }?;
-        self.streams.push(Stream {
-            handle,
-            device,
-            stream,
-        });
+        if let Entry::Vacant(place) = self.streams.entry((device, tensor.stream.addr())) {
+            let context = self.context.devices().context(device)?;
+            // SAFETY: the caller's promise.
+            place.insert(unsafe { stream_of(tensor.stream, &context) }?);
+        }
         Ok(())
     }
 
@@ -119,8 +110,7 @@ impl<'c> Devices<'c> {
     ///
     /// Those of the driver.
     pub fn mark(&self) -> Result<Vec<Event>> {
-        let streams = self.streams.iter();
-        streams.map(|known| known.stream.mark()).collect()
+        self.streams.values().map(CallerStream::mark).collect()
     }
 
     /// Ends a call: what the caller enqueues from now on comes after the copies that `events` end. Nothing
@@ -133,9 +123,9 @@ impl<'c> Devices<'c> {
     pub fn finish(&self, events: &[Event], has_failed: bool) -> Result<()> {
         let ended = events.iter().try_for_each(|event| {
             let device = event.context().device();
-            let mut streams = self.streams.iter().filter(|known| known.device == device);
+            let mut streams = self.streams.range((device, 0)..=(device, usize::MAX));
             match streams.clone().next() {
-                Some(_) => streams.try_for_each(|known| known.stream.wait_for(event)),
+                Some(_) => streams.try_for_each(|(_, stream)| stream.wait_for(event)),
                 None => event.wait(&event.context().enter()?),
             }
         });

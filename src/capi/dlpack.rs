@@ -31,8 +31,9 @@
 //! as in checkpoints, which a flag says. Tensors of strings, variants and quantized types have no form in
 //! DLPack: UNIMPLEMENTED.
 //!
-//! Memory of the library's own on a GPU is invisible to the figures of the engine around it, and freeing it
-//! waits for the device. With alloc and free it is the engine's, such as that of torch's
+//! Memory of the library's own on a GPU is invisible to the figures of the engine around it. A deleter knows
+//! no stream: who calls it has ordered its work on the memory before, as CUDA promises of cuMemFree only that
+//! it may wait for the device. With alloc and free the memory is the engine's, such as that of torch's
 //! caching_allocator_alloc.
 
 use std::ffi::{c_char, c_void};
@@ -224,8 +225,8 @@ pub unsafe extern "C" fn tfckpt_reader_restore_dlpack(
 
 /// Lets what is enqueued on stream from now on come after the copies into a tensor that was handed out with
 /// stream_ordered: what a producer does in __dlpack__(stream=...). stream is as in tfckpt_tensor, of
-/// whatever device. Without stream_ordered the copies have run, as they have into host memory, and there is
-/// nothing to wait for.
+/// whatever device; it must live until this has returned, and one that was destroyed is undefined. Without
+/// stream_ordered the copies have run, as they have into host memory, and there is nothing to wait for.
 ///
 /// # Errors
 ///

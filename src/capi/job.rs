@@ -128,7 +128,8 @@ pub unsafe extern "C" fn tfckpt_job_wait_tensor(
 /// Lets a stream wait until the tensors of a save may change again: what is enqueued on it afterwards may
 /// write to those of the stream's device. stream is a CUstream or cudaStream_t of device device_id; NULL
 /// and 1 the legacy default stream, 2 the calling thread's. With device_snapshot, and room for it, this
-/// returns at once; otherwise as tfckpt_job_wait_snapshot does, which waits on the host.
+/// returns at once; otherwise as tfckpt_job_wait_snapshot does, which waits on the host. The stream must
+/// live until this has returned; one that was destroyed is undefined.
 ///
 /// # Errors
 ///
@@ -159,8 +160,9 @@ pub unsafe extern "C" fn tfckpt_job_snapshot_stream_wait(
 /// Lets a stream wait for tensor i of a restore to device memory: what is enqueued on it afterwards finds
 /// the tensor complete. stream is of the tensor's device: a CUstream or cudaStream_t, NULL and 1 the legacy
 /// default stream, 2 the calling thread's. The call itself blocks until the tensor's copies are enqueued
-/// and its checksum is known, and returns what came of it; it then does not wait for the copies. For a
-/// tensor in host memory it is tfckpt_job_wait_tensor.
+/// and its checksum is known, and returns what came of it; it then does not wait for the copies. The stream
+/// must live until this has returned; one that was destroyed is undefined. For a tensor in host memory it is
+/// tfckpt_job_wait_tensor.
 ///
 /// # Errors
 ///
@@ -189,8 +191,8 @@ pub unsafe extern "C" fn tfckpt_job_stream_wait(
     }
 }
 
-/// Asks the job to stop, which it does within a chunk of data: it then ends with TFCKPT_CANCELLED, and
-/// nothing new is visible on disk. A job that has published its checkpoint is done. NULL is accepted.
+/// Asks the job to stop, which it does within a chunk of data, or when the copies to and from devices have
+/// run that are under way: it then ends with TFCKPT_CANCELLED, and nothing new is visible on disk. A job that has published its checkpoint is done. NULL is accepted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfckpt_job_cancel(job: *const tfckpt_job) {
     guard_value((), || {

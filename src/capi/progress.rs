@@ -1,10 +1,17 @@
 //! Progress
 //!
 //! A call reports to its progress callback on the calling thread, a job on its own: when it begins, at least every 100 ms
-//! while it works or waits for memory that other calls hold, and between the steps of publishing a save.
-//! As long as it looks through the index, the totals are 0. A callback that returns anything but 0 cancels the call, which then returns TFCKPT_CANCELLED; a save withdraws what it
-//! has published by then. Callbacks must not unwind or longjmp, and must not use the handles that the
-//! call works on, its context included.
+//! while it works or waits for memory that other calls hold or for copies from and to devices, and between
+//! the steps of publishing a save. As long as it looks through the index, the totals are 0.
+//!
+//! A callback that returns anything but 0 cancels the call, which then returns TFCKPT_CANCELLED; a save
+//! withdraws what it has published by then. Copies from and to devices that are enqueued cannot be called
+//! back, and use the caller's memory: the call, or the job that tfckpt_job_cancel stops, enqueues no more of
+//! them and returns, without further reports, when they have run. Behind a stream of the caller's that waits
+//! for something, that is not before the stream goes on.
+//!
+//! Callbacks must not unwind or longjmp, and must not use the handles that the call works on, its context
+//! included. They may use CUDA: the thread's current context, and how it stands to captures, are the caller's.
 
 use std::ffi::c_void;
 

@@ -65,7 +65,9 @@ pub struct tfckpt_save_options {
     pub borrow: i32,
     /// Of a job only. Not 0: tensors in device memory are copied within their device, if it has room for all
     /// of them, and the call does not wait for that: tfckpt_job_snapshot_stream_wait orders the stream that
-    /// changes them. The copies go when the job ends. Without room it is as if this were 0.
+    /// changes them, and tfckpt_job_wait_snapshot waits on the host. The host's tensors are copied before the
+    /// call returns; it returns later if max_host_bytes has no room for copies of those. The copies within
+    /// devices go when the job ends. Without room on a device it is as if this were 0.
     pub device_snapshot: i32,
 }
 

@@ -152,7 +152,7 @@ pub unsafe extern "C" fn tfckpt_saver_save_async(
                 }
                 Ok(values)
             });
-            let borrows = values.is_ok() && snapshot == Snapshot::Borrowed;
+            let borrows = values.is_ok() && snapshot != Snapshot::Copied;
             if borrows {
                 let asked = std::mem::take(&mut asked);
                 let mut finish = Finish::new(asked.finishers(&saver.saveables));
@@ -279,13 +279,20 @@ unsafe fn mark_streams(
     let mut devices = Devices::new(context);
     for (index, tensor) in tensors.enumerate() {
         // SAFETY: the caller's promise.
-        unsafe { devices.add(&tensor) }.map_err(|error| error.with_tensor_index(index))?;
+        unsafe { devices.add(&tensor) }.map_err(|error| {
+            let error = error.with_tensor_index(index);
+            // SAFETY: the same.
+            match unsafe { tensor.common() } {
+                Ok(common) => error.with_key(common.key),
+                Err(_) => error,
+            }
+        })?;
     }
     devices.mark()
 }
 
 /// Copies tensors within their devices, and has the job hold the copies. Returns events behind the copying;
-/// none, and nothing is changed, if there is no room. When all tensors have been copied nobody has to wait.
+/// none, and nothing is changed, if there is no room.
 fn copy_on_devices(
     data: Vec<&mut SaveData<'static>>,
     context: &Context,
@@ -301,8 +308,9 @@ fn copy_on_devices(
     };
     job.after.extend(done);
     job.holds.push(Box::new(slabs));
-    if are_all {
-        *snapshot = Snapshot::Borrowed;
+    // The host's may be borrowed all the same.
+    if are_all || *snapshot == Snapshot::Copied {
+        *snapshot = Snapshot::OnDevice;
     }
     Ok(told)
 }

@@ -27,7 +27,7 @@ pub struct tfckpt_stats {
     pub elapsed_ns: u64,
     /// Of which waiting until a save was durable and published.
     pub sync_ns: u64,
-    /// Most bytes of buffers that the call held at once.
+    /// Most bytes of the budget that the call had set aside for buffers at once.
     pub peak_host_bytes: u64,
     /// Threads that moved bytes, the calling one included.
     pub num_threads: u32,
@@ -48,14 +48,15 @@ pub struct tfckpt_stats {
     pub num_sidecar_ignored: u64,
     /// Bytes copied from or to devices.
     pub bytes_device: u64,
-    /// Nanoseconds that the threads have waited for copies from and to devices, all together; what is left
-    /// of elapsed_ns times num_threads they were reading, writing and checking.
+    /// Nanoseconds that the threads have waited for copies from and to devices, all together, the wait for
+    /// the last ones included, or for a page-locked buffer while other threads had all of them. What is left
+    /// of elapsed_ns times num_threads they were reading, writing, checking and page-locking.
     pub device_wait_ns: u64,
     /// Page-locked buffers that the call had for copies from and to devices.
     pub num_slots: u64,
     /// Page-locked buffers that it could not have, and did without.
     pub num_retries: u64,
-    /// Most bytes of page-locked buffers that the call held at once; of peak_host_bytes.
+    /// Bytes of those that it had; of peak_host_bytes, which counts those that it did not need, too.
     pub peak_pinned_bytes: u64,
 }
 

@@ -76,7 +76,8 @@ pub struct tfckpt_tensor {
     pub slice_spec: *const c_char,
     /// Of a tensor in device memory: the CUstream or cudaStream_t that the tensor is used on; NULL and 1
     /// = the legacy default stream, 2 = the calling thread's. The call's copies come after what was
-    /// enqueued on it before the call. NULL for host memory.
+    /// enqueued on it before the call. It must live until the call has returned, also one that starts a
+    /// job: a stream that was destroyed is undefined. NULL for host memory.
     pub stream: *mut c_void,
     /// 0 or TFCKPT_TENSOR_UNORDERED.
     pub flags: u32,

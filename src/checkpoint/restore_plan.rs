@@ -216,7 +216,7 @@ impl Planner<'_> {
             direct(dest, extent.size, overlap.run(0).dest * size)?
         } else {
             Target::Scatter(Box::new(Scatter {
-                dest,
+                dest: Some(dest),
                 overlap,
                 element_size: size,
                 chunks,

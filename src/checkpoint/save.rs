@@ -163,6 +163,8 @@ impl Request<'_> {
         let layout = Layout::new(&writes, alignment)?;
         let num_shards = u32::try_from(layout.shard_sizes.len()).unwrap_or(u32::MAX);
 
+        // Before the next save may be made, so that it leaves this one what it needs.
+        write::announce(call, &writes)?;
         call.monitor().reach(Stage::Accepted);
         let mut made_folder = false;
         let mut open = |call: &mut Call<'_>| -> Result<Vec<TempFile>> {

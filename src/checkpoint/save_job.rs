@@ -6,7 +6,7 @@ use super::job::{Done, Job, JobOptions};
 use super::save::{SaveOptions, save};
 use super::tensor::SaveTensor;
 use crate::error::Result;
-use crate::transfer::{Monitor, Stage};
+use crate::transfer::{CopiesFirst, Monitor, Stage};
 
 /// When a save in the background lets go of the tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,11 @@ pub enum Snapshot {
     /// When [`Job::wait_snapshot`] says so. The job is returned at once, and no memory is needed for a
     /// copy.
     Borrowed,
+    /// Those of the host as [`Copied`](Self::Copied). Those of GPUs are copies already, which stay as they
+    /// are until the job has ended and are complete when the events are reached that the job comes
+    /// [after](JobOptions::after): [`Job::wait_snapshot`] says so. Where the budget has no room for the
+    /// host's, all are copied.
+    OnDevice,
 }
 
 impl Snapshot {
@@ -26,6 +31,16 @@ impl Snapshot {
         match self {
             Snapshot::Copied => Stage::Copied,
             Snapshot::Borrowed => Stage::Accepted,
+            Snapshot::OnDevice => Stage::HostCopied,
+        }
+    }
+
+    /// What its save copies first.
+    pub(crate) fn copies_first(self) -> CopiesFirst {
+        match self {
+            Snapshot::Copied => CopiesFirst::All,
+            Snapshot::Borrowed => CopiesFirst::Nothing,
+            Snapshot::OnDevice => CopiesFirst::Host,
         }
     }
 }
@@ -45,7 +60,7 @@ pub fn save_async(
 ) -> Result<Job> {
     let (prefix, options) = (prefix.to_owned(), *options);
     Job::start(job, Monitor::new(0), snapshot.stage(), move |call| {
-        call.copies_first = snapshot == Snapshot::Copied;
+        call.copies_first = snapshot.copies_first();
         Done::saved(save(&prefix, tensors.as_ref(), &options, call).map(Some))
     })
 }

@@ -7,7 +7,7 @@ use super::context::DeviceContext;
 use super::driver::call;
 use super::event::Event;
 use super::table::Handle;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// The legacy default stream (0 and 1) and that of the calling thread (2) belong to whatever context is
 /// current.
@@ -104,12 +104,19 @@ impl CallerStream {
         let entered = self.context.enter()?;
         let mut status: c_uint = 0;
         // SAFETY: the stream lives; writes a number.
-        unsafe {
+        let asked = unsafe {
             call!(
                 entered.driver(),
                 cuStreamIsCapturing(self.handle, &raw mut status)
             )
-        }?;
+        };
+        asked.map_err(|error| match error.code() {
+            // STREAM_CAPTURE_IMPLICIT
+            Code::FailedPrecondition => error.with_prefix(
+                "the stream waits for another one, which is being captured into a graph: ",
+            ),
+            _ => error,
+        })?;
         if status == 0 {
             return Ok(());
         }

@@ -99,7 +99,7 @@ impl DeviceContext {
     /// FAILED_PRECONDITION in a process that was forked; those of the driver.
     pub fn enter(self: &Arc<Self>) -> Result<Entered<'_>> {
         self.driver.check_process()?;
-        // SAFETY: the context is retained, or lives by the promise made to `given`.
+        // SAFETY: the context is retained, or lives by the promise made to `borrow`.
         unsafe { call!(self.driver, cuCtxPushCurrent_v2(self.handle)) }?;
         let mut mode = RELAXED;
         // SAFETY: reads a mode and writes the one it replaces.

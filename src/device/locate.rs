@@ -1,5 +1,6 @@
 //! What the driver knows of an address.
 
+use std::collections::BTreeMap;
 use std::ffi::{c_int, c_uint, c_void};
 use std::ops::Range;
 
@@ -75,22 +76,30 @@ pub fn locate(entered: &Entered<'_>, address: usize) -> Result<Location> {
     Ok(Location { place, range })
 }
 
-/// Checks that spans are what they are said to be. It remembers the last allocation, as tensors are often
-/// in the same.
+/// Allocations that a [`Locator`] remembers: more than those that hold most tensors, and little memory.
+const MOST_KNOWN: usize = 1 << 10;
+
+/// Checks that spans are what they are said to be. It remembers allocations, as many tensors are often in
+/// the same few.
 #[derive(Debug, Default)]
 pub struct Locator {
-    last: Option<Location>,
+    /// By their first addresses, which no two have in common, of whatever device.
+    known: BTreeMap<usize, Location>,
 }
 
 impl Locator {
-    /// Whether a span lies in the last allocation, of its device, so that the driver need not be asked.
+    /// Whether a span lies in an allocation, of its device, that is remembered, so that the driver need not
+    /// be asked.
     pub fn knows(&self, span: &DeviceSpan<'_>) -> bool {
         let Range { start, end } = span.addresses();
-        self.last.as_ref().is_some_and(|last| {
-            last.place == Place::Device(span.device())
-                && last.range.start <= start
-                && end <= last.range.end
+        self.known_at(start).is_some_and(|known| {
+            known.place == Place::Device(span.device()) && end <= known.range.end
         })
+    }
+
+    fn known_at(&self, address: usize) -> Option<&Location> {
+        let (_, known) = self.known.range(..=address).next_back()?;
+        (address < known.range.end).then_some(known)
     }
 
     /// Refuses a span that is not, or not to its end, memory of its device.
@@ -106,20 +115,28 @@ impl Locator {
         let Range { start, end } = span.addresses();
         let mut next = start;
         while next < end {
-            let known = self.last.take().filter(|last| last.range.contains(&next));
-            let location = match known {
-                Some(location) => location,
-                None => locate(entered, next)?,
-            };
+            let known = self.known_at(next).cloned();
+            let location = known.map_or_else(|| self.ask(entered, next), Ok)?;
             refuse(span, &location, next - start)?;
             // Where the driver tells no range there is nothing more to check.
             next = match location.range.end {
                 known_end if known_end > next => known_end,
                 _ => end,
             };
-            self.last = Some(location);
         }
         Ok(())
+    }
+
+    /// Asks the driver, and remembers the answer.
+    fn ask(&mut self, entered: &Entered<'_>, address: usize) -> Result<Location> {
+        let location = locate(entered, address)?;
+        if !location.range.is_empty() {
+            if self.known.len() >= MOST_KNOWN {
+                self.known.clear();
+            }
+            self.known.insert(location.range.start, location.clone());
+        }
+        Ok(location)
     }
 }
 

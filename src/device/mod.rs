@@ -1,6 +1,6 @@
 //! GPUs, through NVIDIA's driver alone, which is loaded when it is first asked for.
 //!
-//! [`driver`] says whether there is one. A [`DeviceContext`] is a hold on a device. Whatever needs it to
+//! [`driver`](driver()) says whether there is one. A [`DeviceContext`] is a hold on a device. Whatever needs it to
 //! be current on the thread takes an [`Entered`], which puts the thread back as it was: the caller's
 //! current context, and how a graph capture elsewhere looks at the thread. Bytes go through a
 //! [`PinnedBuffer`] and a [`Stream`] to and from [`DeviceSpan`]s, and [`Event`]s order all of it.

@@ -20,8 +20,8 @@ const PORTABLE: c_uint = 1;
 /// A buffer that either the host uses or the device.
 ///
 /// [`upload`](Self::upload) and [`download`](Self::download) give it to the device and return at once;
-/// [`bytes`](Self::bytes) waits until the host has it back. So no byte is changed, read or freed while a
-/// copy is under way.
+/// [`is_idle`](Self::is_idle) gives it back to the host when the device has done with it, and only then are
+/// there [`bytes`](Self::bytes). So no byte is changed, read or freed while a copy is under way.
 #[derive(Debug)]
 pub struct PinnedBuffer {
     context: Arc<DeviceContext>,
@@ -93,31 +93,50 @@ impl PinnedBuffer {
         self.context.device()
     }
 
-    /// Whether [`bytes`](Self::bytes) would return at once.
+    /// Whether the host has the bytes, which it gets back here if the copies have run.
     ///
     /// # Errors
     ///
     /// Those of the driver, among them what went wrong on the device before.
     pub fn is_idle(&mut self, entered: &Entered<'_>) -> Result<bool> {
-        match &self.user {
-            User::Host => return Ok(true),
-            User::Device(_) if !self.done.is_reached(entered)? => return Ok(false),
-            User::Device(_) => self.user = User::Host,
-            User::Unmarked(_) => self.wait(entered)?,
+        if let User::Unmarked(stream) = &self.user {
+            stream.record(entered, &self.done)?;
+            self.user = User::Device(Arc::clone(stream));
+        }
+        if let User::Device(_) = &self.user {
+            if !self.done.is_reached(entered)? {
+                return Ok(false);
+            }
+            self.user = User::Host;
         }
         Ok(true)
     }
 
-    /// The bytes, once the device is done with them.
-    ///
-    /// # Errors
-    ///
-    /// As [`is_idle`](Self::is_idle).
-    pub fn bytes(&mut self, entered: &Entered<'_>) -> Result<&mut [u8]> {
-        self.wait(entered)?;
-        // SAFETY: allocated with this length, and initialised, as pages of the system are. No copy is
-        // under way, and `&mut self` makes the access exclusive.
-        Ok(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) })
+    /// Whether copies may be under way, on any thread.
+    pub fn is_busy(&self) -> bool {
+        match &self.user {
+            User::Host => false,
+            User::Device(_) => {
+                let entered = self.context.enter();
+                let is_reached = entered.and_then(|entered| self.done.is_reached(&entered));
+                !is_reached.unwrap_or(false)
+            }
+            User::Unmarked(_) => true,
+        }
+    }
+
+    /// The bytes, if the host has them: once [`is_idle`](Self::is_idle) has said so, until copies are
+    /// enqueued.
+    pub fn bytes(&mut self) -> Option<&mut [u8]> {
+        match &self.user {
+            // SAFETY: allocated with this length, and initialised, as pages of the system are. No copy is
+            // under way, and `&mut self` makes the access exclusive.
+            User::Host => unsafe {
+                let (start, len) = (self.start.as_ptr(), self.len);
+                Some(std::slice::from_raw_parts_mut(start, len))
+            },
+            _ => None,
+        }
     }
 
     /// Enqueues copies from the buffer to a device, in no order among themselves. May be called again
@@ -204,8 +223,9 @@ impl Drop for PinnedBuffer {
     fn drop(&mut self) {
         let context = Arc::clone(&self.context);
         context.give_back(|driver, entered| {
-            // An error says that the device is lost, and copies nothing any more.
-            let _ = entered.map(|entered| self.wait(entered));
+            // An error says that the device is lost, and copies nothing any more; the first one may be about
+            // anything.
+            let _ = entered.map(|entered| self.wait(entered).or_else(|_| self.wait(entered)));
             // SAFETY: allocated in `new` and freed only here; no copy is under way.
             let _ = unsafe { call!(driver, cuMemFreeHost(self.start.as_ptr().cast())) };
         });

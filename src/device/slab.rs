@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// One allocation of device memory, aligned to 256 bytes or more.
 ///
-/// It is freed when dropped, on any thread, once the device is done with what it runs there.
+/// It is freed when dropped, on any thread; whoever uses it has ordered that before.
 #[derive(Debug)]
 pub struct DeviceMemory {
     context: Arc<DeviceContext>,
@@ -48,7 +48,7 @@ impl DeviceMemory {
     /// All of it.
     pub fn span(&self) -> DeviceSpan<'_> {
         let address = usize::try_from(self.address).unwrap_or_default();
-        // SAFETY: allocated until `self` is dropped, which waits for what the device runs.
+        // SAFETY: allocated until `self` is dropped.
         unsafe { DeviceSpan::from_raw_parts(address, self.len, self.context.device()) }
     }
 
@@ -61,8 +61,8 @@ impl DeviceMemory {
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
         self.context.give_back(|driver, _| {
-            // SAFETY: allocated in `new` and freed only here. No stream-ordered allocation, so the driver
-            // itself waits for kernels and copies that still use it.
+            // SAFETY: allocated in `new` and freed only here. The driver may wait for what still uses it, but
+            // does not promise to: users have ordered their work before.
             let _ = unsafe { call!(driver, cuMemFree_v2(self.address)) };
         });
     }

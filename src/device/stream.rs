@@ -9,6 +9,7 @@ use super::copies::{Copies, Direction};
 use super::driver::call;
 use super::event::Event;
 use super::span::DeviceSpan;
+use super::status::{self, NOT_READY};
 use super::table::Handle;
 use crate::error::{Error, Result};
 
@@ -70,11 +71,25 @@ impl Stream {
         unsafe { call!(driver, cuStreamWaitEvent(self.handle, event.handle(), 0)) }
     }
 
-    /// Waits until everything that was enqueued has run.
+    /// Whether everything that was enqueued has run.
     ///
     /// # Errors
     ///
     /// Those of the driver, among them what went wrong on the device before.
+    pub fn is_idle(&self, entered: &Entered<'_>) -> Result<bool> {
+        let functions = entered.driver().functions();
+        // SAFETY: the stream lives.
+        match unsafe { (functions.cuStreamQuery)(self.handle) } {
+            NOT_READY => Ok(false),
+            code => status::check(functions, "cuStreamQuery", code).map(|()| true),
+        }
+    }
+
+    /// Waits until everything that was enqueued has run.
+    ///
+    /// # Errors
+    ///
+    /// As [`is_idle`](Self::is_idle).
     pub fn synchronize(&self, entered: &Entered<'_>) -> Result<()> {
         // SAFETY: the stream lives.
         unsafe { call!(entered.driver(), cuStreamSynchronize(self.handle)) }

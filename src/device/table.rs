@@ -83,6 +83,7 @@ functions! {
         cuStreamCreate(*mut Handle, c_uint);
         cuStreamDestroy_v2(Handle);
         cuStreamSynchronize(Handle);
+        cuStreamQuery(Handle);
         cuStreamWaitEvent(Handle, Handle, c_uint);
         cuStreamGetCtx(Handle, *mut Handle);
         cuStreamIsCapturing(Handle, *mut c_uint);

@@ -1,7 +1,7 @@
 //! The jobs of a saver: one writes after the other, in the order in which they were submitted.
 //!
-//! A job that waits for its turn may hold the copy of its tensors, but nothing that the job before it
-//! needs: that one has what it needs, or takes it from what copies are not given.
+//! A job that waits for its turn holds nothing but the copies of its tensors, and those leave the jobs before
+//! it the memory that they need ([`transfer`](crate::transfer) says how).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

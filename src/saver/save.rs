@@ -91,7 +91,7 @@ impl Saver {
         );
         let ticket = self.queue.ticket();
         let job = Job::start(job, Monitor::new(0), snapshot.stage(), move |call| {
-            call.copies_first = snapshot == Snapshot::Copied;
+            call.copies_first = snapshot.copies_first();
             let save = Save {
                 built: &built,
                 saver: &saver,

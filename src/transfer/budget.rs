@@ -1,5 +1,16 @@
-//! The memory that the calls on one context may hold together.
+//! The memory that the calls on one context may hold together, and why they never wait for each other in a
+//! circle.
+//!
+//! Memory is [for](For) copies, for rings or for work, and is taken in that order: whoever holds some of it
+//! waits only for what comes later. Between copies and rings, and only there, a save may wait for its
+//! turn. Each kind leaves what those after it need at least: copies leave a ring to each device that
+//! has been [announced](Budget::announce), rings leave buffers to work with. So among the calls that wait, the one that is
+//! furthest waits for calls that work only; these end, and give back what they hold.
+//!
+//! A save is announced before the next one may be made. So a save that waits for its turn with its copies
+//! has left the rings of those before it, whose turns come first.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -21,9 +32,22 @@ pub const MINIMUM: u64 = 2 << 20;
 /// How often a call that waits for others asks whether it is still wanted.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Bytes that calls hold only while they work: what they hold for longer leaves so much of a budget, so
-/// that no call waits for one that waits itself.
-const WORKING: u64 = 1 << 20;
+/// Bytes that are left to work with, whatever is held for other things.
+pub const WORK: u64 = 1 << 20;
+
+/// Bytes of the least ring of a device: one buffer is filled while the other is sent.
+pub const LEAST_RING: u64 = 2 << 20;
+
+/// What memory is for: what is held for one waits only for what comes after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// Copies of tensors, held until they have been written, and so while their save waits for its turn.
+    Copies,
+    /// The page-locked buffers of devices, held while copies from or to them are under way.
+    Rings,
+    /// The buffers of threads, held while they work.
+    Work,
+}
 
 /// Bytes that may be held, and bytes that are.
 #[derive(Debug)]
@@ -39,6 +63,8 @@ pub struct Budget {
 struct Held {
     /// Bytes of the reservations.
     bytes: u64,
+    /// Devices that take part.
+    devices: BTreeSet<i32>,
     /// Buffers that nobody uses now, kept because fresh ones cost more than a copy into them; within the
     /// limit together with the reservations, before which they go.
     kept: Vec<Kept>,
@@ -99,52 +125,26 @@ impl Budget {
         })
     }
 
-    /// Takes up to `wanted` bytes for a call that gives them back when it has done its work, what is free
-    /// if that is less, but at least `least`: waits for other calls to end if need be, and calls `poll`
-    /// meanwhile. `least` is capped by the limit.
-    ///
-    /// # Errors
-    ///
-    /// Those of `poll`, which ends the waiting; nothing is taken then.
-    pub fn reserve(
-        &self,
-        wanted: u64,
-        least: u64,
-        poll: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<Reservation<'_>> {
-        let reserved = self.take(wanted, least, self.limit(), &mut |_| false, poll);
-        reserved.map(|(reservation, _)| reservation)
+    /// Most bytes that may be held when some are taken for this.
+    pub fn limit_for(&self, what: For) -> u64 {
+        self.limit_of(what, &self.held.lock())
     }
 
-    /// As [`reserve`](Self::reserve), for buffers that are held while the call waits for others. Along come
-    /// those that were [kept](Self::give_back) and that `is_wanted`, no more than there is room for.
-    ///
-    /// # Errors
-    ///
-    /// As `reserve`.
-    pub fn reserve_buffers(
-        &self,
-        wanted: u64,
-        least: u64,
-        is_wanted: &mut dyn FnMut(&Kept) -> bool,
-        poll: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<(Reservation<'_>, Vec<Kept>)> {
-        self.take(wanted, least, self.long_limit(), is_wanted, poll)
+    fn limit_of(&self, what: For, held: &Held) -> u64 {
+        let rings = held.devices.len() as u64 * LEAST_RING;
+        let left = match what {
+            For::Copies => WORK + rings,
+            For::Rings => WORK,
+            For::Work => 0,
+        };
+        self.limit().saturating_sub(left)
     }
 
-    /// Most bytes that may be held while their call waits for others.
-    pub fn long_limit(&self) -> u64 {
-        self.limit() - WORKING.min(self.limit())
-    }
-
-    /// Bytes beyond [`long_limit`](Self::long_limit).
-    pub fn room_for_work(&self) -> u64 {
-        WORKING
-    }
-
-    /// GPUs take part from now on: who has not set a limit gets the larger one.
-    pub fn make_room_for_devices(&self) {
-        if self.is_default {
+    /// These devices take part from now on. Who has not set a limit gets the larger one.
+    pub fn announce(&self, devices: impl Iterator<Item = i32>) {
+        let mut held = self.held.lock();
+        held.devices.extend(devices);
+        if self.is_default && !held.devices.is_empty() {
             self.limit.store(DEFAULT_WITH_DEVICES, Ordering::Relaxed);
         }
     }
@@ -153,26 +153,53 @@ impl Budget {
         self.limit.load(Ordering::Relaxed)
     }
 
-    fn take(
+    /// Takes up to `wanted` bytes for `what`, what is free if that is less, but at least `least`: waits for
+    /// other calls to give back if need be, and calls `poll` meanwhile. `least` is capped by the limit.
+    ///
+    /// # Errors
+    ///
+    /// Those of `poll`, which ends the waiting; nothing is taken then.
+    pub fn reserve(
         &self,
+        what: For,
         wanted: u64,
         least: u64,
-        limit: u64,
-        is_wanted: &mut dyn FnMut(&Kept) -> bool,
+        poll: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Reservation<'_>> {
+        let reserved = self.reserve_buffers(what, wanted, least, &mut |_, _| false, poll);
+        reserved.map(|(reservation, _)| reservation)
+    }
+
+    /// As [`reserve`](Self::reserve). Along come buffers that were [kept](Self::give_back) and that
+    /// `is_wanted`, which is told how many bytes there are in all, no more than there is room for.
+    ///
+    /// # Errors
+    ///
+    /// As `reserve`.
+    pub fn reserve_buffers(
+        &self,
+        what: For,
+        wanted: u64,
+        least: u64,
+        is_wanted: &mut dyn FnMut(u64, &Kept) -> bool,
         poll: &mut dyn FnMut() -> Result<()>,
     ) -> Result<(Reservation<'_>, Vec<Kept>)> {
-        let least = least.min(limit);
         let mut held = self.held.lock();
-        while limit.saturating_sub(held.bytes) < least {
+        let (free, least) = loop {
+            let limit = self.limit_of(what, &held);
+            let (free, least) = (limit.saturating_sub(held.bytes), least.min(limit));
+            if free >= least {
+                break (free, least);
+            }
             self.released.wait_for(&mut held, POLL_INTERVAL);
             // The callback behind it may take its time, and other calls give back meanwhile.
             parking_lot::MutexGuard::unlocked(&mut held, &mut *poll)?;
-        }
-        let bytes = wanted.clamp(least, limit.saturating_sub(held.bytes).max(least));
+        };
+        let bytes = wanted.clamp(least, free);
         held.bytes += bytes;
         let mut room = bytes;
         let wanted = held.kept.extract_if(.., |kept| {
-            let fits = kept.bytes() <= room && is_wanted(kept);
+            let fits = kept.bytes() <= room && is_wanted(bytes, kept);
             room -= if fits { kept.bytes() } else { 0 };
             fits
         });
@@ -258,7 +285,11 @@ mod tests {
     #[test]
     fn what_is_free_is_shared_and_given_back() {
         let budget = Budget::new(4 << 20).unwrap();
-        let reserve = |wanted, least| budget.reserve(wanted, least, &mut || Ok(())).unwrap();
+        let reserve = |wanted, least| {
+            budget
+                .reserve(For::Work, wanted, least, &mut || Ok(()))
+                .unwrap()
+        };
         let first = reserve(3 << 20, 1 << 20);
         let second = reserve(3 << 20, 1 << 20);
         assert_eq!((first.bytes(), second.bytes()), (3 << 20, 1 << 20));
@@ -274,9 +305,11 @@ mod tests {
     #[test]
     fn waiting_for_other_calls_can_be_cancelled() {
         let budget = Budget::new(4 << 20).unwrap();
-        let all = budget.reserve(4 << 20, 1, &mut || Ok(())).unwrap();
+        let all = budget
+            .reserve(For::Work, 4 << 20, 1, &mut || Ok(()))
+            .unwrap();
         let mut polls = 0;
-        let waited = budget.reserve(1, 1, &mut || {
+        let waited = budget.reserve(For::Work, 1, 1, &mut || {
             polls += 1;
             if polls < 3 {
                 Ok(())
@@ -290,15 +323,33 @@ mod tests {
     }
 
     #[test]
-    fn buffers_that_are_held_for_long_leave_some_for_those_that_work() {
-        let budget = Budget::new(4 << 20).unwrap();
-        let (long, kept) = budget
-            .reserve_buffers(u64::MAX, 1, &mut |_| true, &mut || Ok(()))
-            .unwrap();
-        assert!(kept.is_empty());
-        assert_eq!(long.bytes(), budget.long_limit());
-        let working = budget.reserve(u64::MAX, 1 << 20, &mut || Ok(())).unwrap();
-        assert_eq!(working.bytes(), 1 << 20);
+    fn what_is_held_for_one_thing_leaves_what_the_next_ones_need() {
+        let budget = Budget::new(10 << 20).unwrap();
+        let all = |what| budget.reserve(what, u64::MAX, 1 << 20, &mut || Ok(()));
+        let bytes = |what| all(what).unwrap().bytes() >> 20;
+        assert_eq!(bytes(For::Copies), 9);
+        budget.announce([0, 3, 0].into_iter());
+        let copies = all(For::Copies).unwrap();
+        assert_eq!(copies.bytes() >> 20, 5);
+        let rings = all(For::Rings).unwrap();
+        assert_eq!(rings.bytes(), 2 * LEAST_RING);
+        assert_eq!(bytes(For::Work), 1);
+        // What is given back is anybody's who comes later in the order.
+        drop(rings);
+        assert_eq!(bytes(For::Work), 5);
+        drop(copies);
+        assert_eq!(bytes(For::Work), 10);
+    }
+
+    #[test]
+    fn where_devices_need_all_nothing_is_left_for_copies_and_nobody_waits_for_it() {
+        let budget = Budget::new(3 << 20).unwrap();
+        budget.announce(std::iter::once(0));
+        assert_eq!(budget.limit_for(For::Copies), 0);
+        let none = budget.reserve(For::Copies, 1 << 20, 1 << 20, &mut || Ok(()));
+        assert_eq!(none.unwrap().bytes(), 0);
+        let ring = budget.reserve(For::Rings, u64::MAX, LEAST_RING, &mut || Ok(()));
+        assert_eq!(ring.unwrap().bytes(), LEAST_RING);
     }
 
     #[test]
@@ -312,7 +363,13 @@ mod tests {
         let kept = || budget.held.lock().kept_bytes() >> 20;
         let long = |num: u64| {
             let wanted = num << 20;
-            budget.reserve_buffers(wanted, wanted, &mut |_| true, &mut || Ok(()))
+            budget.reserve_buffers(
+                For::Copies,
+                wanted,
+                wanted,
+                &mut |_, _| true,
+                &mut || Ok(()),
+            )
         };
         let (reservation, _) = long(3).unwrap();
         budget.give_back(vec![reservation], buffers(6));
@@ -320,7 +377,9 @@ mod tests {
         // Two of them are used again; the others go only as far as they must.
         let (reservation, again) = long(2).unwrap();
         assert_eq!((again.len(), kept()), (2, 2));
-        let working = budget.reserve(1 << 20, 1, &mut || Ok(())).unwrap();
+        let working = budget
+            .reserve(For::Work, 1 << 20, 1, &mut || Ok(()))
+            .unwrap();
         assert_eq!(kept(), 1);
         drop(working);
         budget.give_back(vec![reservation], again);
@@ -336,10 +395,12 @@ mod tests {
         assert!(error.message().contains("minimum=2097152"), "{error}");
         let budget = Budget::new(0).unwrap();
         assert_eq!(budget.limit(), DEFAULT);
-        budget.make_room_for_devices();
+        budget.announce(std::iter::empty());
+        assert_eq!(budget.limit(), DEFAULT);
+        budget.announce(std::iter::once(0));
         assert_eq!(budget.limit(), DEFAULT_WITH_DEVICES);
         let budget = Budget::new(MINIMUM).unwrap();
-        budget.make_room_for_devices();
+        budget.announce(std::iter::once(0));
         assert_eq!(budget.limit(), MINIMUM);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::budget::{self, Budget, Reservation};
+use super::budget::{self, Budget, For, Reservation};
 use super::lanes::Devices;
 use super::mounts::Mounts;
 use super::{Monitor, Progress, Stats};
@@ -111,7 +111,9 @@ impl Context {
     ) -> Result<Admission<'_>> {
         let wanted = (num_threads as u64).saturating_mul(buffer as u64);
         let least = SMALLEST_BUFFER;
-        let reservation = self.budget.reserve(wanted.min(limit), least, poll)?;
+        let reservation = self
+            .budget
+            .reserve(For::Work, wanted.min(limit), least, poll)?;
         // Fewer threads rather than buffers too small to be worth a system call.
         let most = usize::try_from(reservation.bytes() / SMALLEST_BUFFER).unwrap_or(usize::MAX);
         let num_threads = num_threads.min(most).max(1);
@@ -146,6 +148,19 @@ impl Admission<'_> {
     }
 }
 
+/// What a save copies before it writes, within the budget, so that its caller may go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CopiesFirst {
+    /// Nothing: the caller leaves the tensors alone until they have been written.
+    #[default]
+    Nothing,
+    /// The host's tensors: those of GPUs are copies already, complete when the events are reached that the
+    /// call comes [after](Call::after).
+    Host,
+    /// All tensors.
+    All,
+}
+
 /// What every call brings along, and what it leaves behind.
 pub struct Call<'a> {
     /// Threads and budget.
@@ -156,8 +171,10 @@ pub struct Call<'a> {
     pub progress: Progress<'a>,
     /// What the call did.
     pub stats: Stats,
-    /// Whether a save is to copy all tensors that fit the budget before it writes.
-    pub(crate) copies_first: bool,
+    /// What a save copies before it writes.
+    pub(crate) copies_first: CopiesFirst,
+    /// Bytes of copies of tensors that the call holds.
+    pub(super) copies: u64,
     /// Bytes of page-locked buffers that the call holds.
     pub(super) pinned: u64,
     /// What the first copy from or to a GPU waits for: what the caller's streams were about to do when
@@ -177,7 +194,8 @@ impl<'a> Call<'a> {
             max_host_bytes: 0,
             progress: Progress::new(None),
             stats: Stats::default(),
-            copies_first: false,
+            copies_first: CopiesFirst::Nothing,
+            copies: 0,
             pinned: 0,
             after: Vec::new(),
             leaves_copies: false,
@@ -197,7 +215,9 @@ impl<'a> Call<'a> {
     /// INVALID_ARGUMENT for a limit of the call's own below the minimum; CANCELLED.
     pub(crate) fn admit(&mut self, num_threads: usize, buffer: usize) -> Result<Admission<'a>> {
         let limit = budget::check_limit(self.max_host_bytes)?;
-        let limit = limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.pinned));
+        let limit = limit.map_or(u64::MAX, |limit| {
+            limit.saturating_sub(self.copies + self.pinned)
+        });
         let progress = &mut self.progress;
         let admission = self
             .context
@@ -206,10 +226,10 @@ impl<'a> Call<'a> {
         Ok(admission)
     }
 
-    /// Notes that the call holds so many bytes of buffers, beside the page-locked ones.
+    /// Notes that the call holds so many bytes, beside copies and page-locked buffers.
     pub(super) fn note_held(&mut self, bytes: u64) {
         let peak = &mut self.stats.peak_host_bytes;
-        *peak = (*peak).max(self.pinned + bytes);
+        *peak = (*peak).max(self.copies + self.pinned + bytes);
     }
 
     /// Notes how long the call took.

@@ -1,6 +1,6 @@
 //! Brings the bytes of a GPU's tensors into the buffers of a save; see [`fill`](super::fill).
 //!
-//! A thread that fills chunks takes a [slot](super::lanes), has as much of its item copied into it as it
+//! A thread that fills chunks takes a [slot](super::lane), has as much of its item copied into it as it
 //! holds, waits, and copies from there into the chunk, where the bytes are summed and written like any
 //! others. While it does, other threads wait for theirs, so that the bus is never idle. The chunk stays in
 //! the cache, so that the second copy costs little, and a slot is a GPU's again as soon as possible.
@@ -8,7 +8,8 @@
 use std::ops::Range;
 
 use super::deliver::to_usize;
-use super::lanes::{Lane, Lanes};
+use super::lane::Lane;
+use super::lanes::Lanes;
 use super::pipeline::Shared;
 use super::write_plan::{Part, Source, WritePlan, WriteTensor};
 use crate::device::{DeviceSpan, PinnedBuffer, PinnedCopy};
@@ -89,8 +90,7 @@ impl<'l, 'a> Download<'l, 'a> {
             let Some(held) = self.held.as_mut().filter(|_| (of, start) == (number, done)) else {
                 return Err(Error::internal("parts are not taken in their order"));
             };
-            let entered = held.lane.enter()?;
-            let bytes = held.slot.bytes(&entered)?.get(at..at + len);
+            let bytes = held.slot.bytes().and_then(|bytes| bytes.get(at..at + len));
             bytes
                 .and_then(|bytes| buffer.append_bytes(bytes))
                 .ok_or_else(|| Error::internal("a chunk outgrew its buffer"))?;
@@ -143,16 +143,12 @@ impl<'l, 'a> Download<'l, 'a> {
         }
         copies.extend(open);
         let copies: Vec<_> = copies.iter().map(Copy::pinned).collect::<Result<_>>()?;
-        let entered = lane.enter()?;
-        let mut slot = lane.take(&entered, self.shared)?;
-        lane.count(used);
-        let fetched = slot.download(&entered, lane.stream(), &copies);
         self.held = Some(Held {
             lane,
-            slot,
+            slot: lane.fetch(&copies, self.shared)?,
             ranges: ranges.into_iter(),
         });
-        fetched
+        Ok(())
     }
 
     /// Part `number` and its tensor's memory, if that is a GPU's.

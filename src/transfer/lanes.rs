@@ -1,52 +1,20 @@
-//! What a call has of each GPU: a stream for its copies, and a ring of page-locked buffers.
-//!
-//! A buffer ([slot](PinnedBuffer)) is filled, sent, and goes to the end of the ring; who takes the next one
-//! takes the one that was sent first, and waits for its copies if they are still under way. So the ring
-//! bounds the memory, and what is enqueued on the stream, and nothing else has to wait for a copy.
+//! What a call has of each GPU that takes part: a [`Lane`], with a share of the budget.
 //!
 //! Page-locking takes longer than filling (0.1 s per GB and more), so slots are made as they are needed, and
-//! kept in the context's budget, as streams are in the context.
+//! kept in the context's budget, as streams are in the context. Neither makes a call wait for the copies that
+//! an earlier one has left behind, as long as there is memory beside them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
-use super::budget::{Budget, Kept, POLL_INTERVAL, Reservation, check_limit};
-use super::pipeline::Shared;
-use super::{Call, Stats};
+use super::budget::{Budget, For, Kept, Reservation};
+use super::lane::Lane;
+use super::rings::{self, Rings};
+use super::{Call, Progress, Stats};
 use crate::device::{DeviceContext, Entered, Event, PinnedBuffer, Stream};
-use crate::error::{Code, Error, Result};
-
-/// Most bytes of a slot: a copy of this size runs at the speed of the bus.
-const SLOT: u64 = 8 << 20;
-
-/// Least bytes of a slot.
-const SMALLEST_SLOT: u64 = 1 << 20;
-
-/// Most slots of a device.
-const SLOTS: u64 = 16;
-
-/// Least slots of a device: one is filled while the other is sent.
-const FEWEST_SLOTS: u64 = 2;
-
-/// Least bytes of the lanes to so many devices.
-pub fn least_bytes(num_devices: usize) -> u64 {
-    num_devices as u64 * FEWEST_SLOTS * SMALLEST_SLOT
-}
-
-/// Most bytes that a call to or from GPUs may hold for long: the rest is for the work beside.
-///
-/// # Errors
-///
-/// INVALID_ARGUMENT for a limit of the call's own below the minimum.
-pub fn long_limit(call: &Call<'_>) -> Result<u64> {
-    let budget = call.context.budget();
-    let own_limit = check_limit(call.max_host_bytes)?.unwrap_or(u64::MAX);
-    Ok(budget.long_limit().min(own_limit - budget.room_for_work()))
-}
+use crate::error::{Error, Result};
 
 /// The GPUs that a context has had to do with. Their contexts are held until it is dropped.
 #[derive(Debug, Default)]
@@ -85,8 +53,15 @@ impl Devices {
         known.insert(context.device(), Known { context, streams });
     }
 
-    fn take_stream(&self, device: i32) -> Option<Arc<Stream>> {
-        self.0.lock().get_mut(&device)?.streams.pop()
+    /// A stream that no call uses, nor the copies that one has left behind: what comes on it would wait for
+    /// them, and for whatever they wait for.
+    fn take_stream(&self, entered: &Entered<'_>) -> Option<Arc<Stream>> {
+        let mut known = self.0.lock();
+        let device = entered.context().device();
+        let streams = &mut known.get_mut(&device)?.streams;
+        let is_idle = |stream: &Arc<Stream>| stream.is_idle(entered).unwrap_or(false);
+        let idle = streams.iter().position(is_idle)?;
+        Some(streams.swap_remove(idle))
     }
 
     fn put_stream(&self, device: i32, stream: Arc<Stream>) {
@@ -115,32 +90,6 @@ pub struct Lanes<'c> {
     reserved: Option<Reservation<'c>>,
 }
 
-/// The way to and from one device.
-pub struct Lane {
-    context: Arc<DeviceContext>,
-    stream: Arc<Stream>,
-    /// Bytes of a slot.
-    slot: usize,
-    ring: Mutex<Ring>,
-    put_back: Condvar,
-    /// Bytes that were copied from or to the device.
-    bytes: AtomicU64,
-    /// Nanoseconds that threads have waited for slots.
-    waited: AtomicU64,
-}
-
-#[derive(Default)]
-struct Ring {
-    /// The one that was sent first comes first.
-    slots: VecDeque<PinnedBuffer>,
-    /// Slots that may still be made.
-    unmade: u64,
-    /// Those that there are, in the hands of threads or not.
-    made: u64,
-    /// Slots that could not be had.
-    refused: u64,
-}
-
 impl<'c> Lanes<'c> {
     /// Lanes to the devices that are named, with the bytes that each of them moves; none if there are no
     /// devices. `pageable` bytes of the budget are left to other buffers of the call. Copies begin behind
@@ -165,98 +114,73 @@ impl<'c> Lanes<'c> {
         if bytes.is_empty() {
             return Ok(lanes);
         }
-        budget.make_room_for_devices();
-        let num = bytes.len() as u64;
-        let limit = long_limit(call)?;
-        let least = least_bytes(bytes.len());
-        if limit < least {
-            return Err(Error::invalid_argument(format!(
-                "max_host_bytes is below the minimum for {num} devices; minimum={}",
-                least + budget.room_for_work()
-            )));
-        }
-        let share = limit.saturating_sub(pageable).max(least) / num;
-        let slot = 1 << (share / 4).clamp(SMALLEST_SLOT, SLOT).ilog2();
-        let slots: BTreeMap<i32, u64> = bytes
-            .iter()
-            .map(|(&device, bytes)| {
-                // As many more as threads fill while the others are being sent.
-                let needed = bytes.div_ceil(slot) + context.num_threads() as u64;
-                let most = (share / slot).min(SLOTS);
-                (device, needed.clamp(FEWEST_SLOTS, most.max(FEWEST_SLOTS)))
-            })
-            .collect();
-        let mut left = slots.clone();
-        let mut is_wanted = |kept: &Kept| match kept {
-            Kept::Pinned(kept) if kept.capacity() as u64 == slot => {
-                let left = left.get_mut(&kept.device()).filter(|left| **left > 0);
-                left.map(|left| *left -= 1).is_some()
+        let limit = rings::announce(call, bytes)?;
+        let num_threads = context.num_storage_threads();
+        let sizes = Rings::new(bytes, num_threads, limit, call.copies + pageable);
+        let mut left = None;
+        // What another call has left behind is used if there is no room for fresh slots beside it.
+        let mut beside = budget.limit_for(For::Rings);
+        beside = beside.saturating_sub(sizes.wanted() + pageable);
+        let mut is_wanted = |granted: u64, kept: &Kept| match kept {
+            Kept::Pinned(kept) if kept.capacity() as u64 == sizes.slot(granted) => {
+                let left = left.get_or_insert_with(|| sizes.slots(granted));
+                let Some(left) = left.get_mut(&kept.device()).filter(|left| **left > 0) else {
+                    return false;
+                };
+                if beside >= kept.capacity() as u64 && kept.is_busy() {
+                    beside -= kept.capacity() as u64;
+                    return false;
+                }
+                *left -= 1;
+                true
             }
             _ => false,
         };
-        let wanted = slots.values().sum::<u64>() * slot;
+        let (wanted, least) = (sizes.wanted(), rings::least_bytes(bytes.len()));
         let progress = &mut call.progress;
-        let reserved = budget.reserve_buffers(
-            wanted,
-            num * FEWEST_SLOTS * slot,
-            &mut is_wanted,
-            &mut || progress.poll(),
-        );
+        let mut poll = || progress.poll();
+        let reserved = budget.reserve_buffers(For::Rings, wanted, least, &mut is_wanted, &mut poll);
         let (mut reservation, kept) = reserved?;
-        // Whole slots, and as many for every device.
-        let each = reservation.bytes() / num / slot;
-        reservation.shrink_to(slots.values().map(|&num| num.min(each) * slot).sum());
+        let slot = sizes.slot(reservation.bytes());
+        let slots = sizes.slots(reservation.bytes());
+        reservation.shrink_to(slots.values().sum::<u64>() * slot);
         call.pinned = reservation.bytes();
         call.note_held(0);
-        call.stats.peak_pinned_bytes = call.stats.peak_pinned_bytes.max(call.pinned);
         lanes.reserved = Some(reservation);
 
-        let mut rings: BTreeMap<i32, Ring> = BTreeMap::new();
-        for (&device, &num) in &slots {
-            let unmade = num.min(each);
-            let ring = Ring {
-                unmade,
-                ..Ring::default()
-            };
-            rings.insert(device, ring);
-        }
         let mut spare = Vec::new();
+        let mut rings: BTreeMap<i32, VecDeque<PinnedBuffer>> = BTreeMap::new();
         for kept in kept {
             match kept {
-                Kept::Pinned(slot) => match rings.get_mut(&slot.device()) {
-                    Some(ring) if ring.unmade > 0 => {
-                        ring.unmade -= 1;
-                        ring.made += 1;
-                        ring.slots.push_back(slot);
+                Kept::Pinned(slot) => {
+                    let most = slots.get(&slot.device()).copied().unwrap_or_default();
+                    let ring = rings.entry(slot.device()).or_default();
+                    match (ring.len() as u64) < most {
+                        true if slot.is_busy() => ring.push_back(slot),
+                        true => ring.push_front(slot),
+                        false => spare.push(Kept::Pinned(slot)),
                     }
-                    _ => spare.push(Kept::Pinned(slot)),
-                },
+                }
                 Kept::Chunk(_) => spare.push(kept),
             }
         }
         budget.give_back(Vec::new(), spare);
-        for (device, ring) in rings {
+        for (&device, &num) in &slots {
             let context = devices.context(device)?;
-            let stream = match devices.take_stream(device) {
+            let entered = context.enter()?;
+            let stream = match devices.take_stream(&entered) {
                 Some(stream) => stream,
-                None => Stream::new(&context.enter()?)?,
+                None => Stream::new(&entered)?,
             };
-            let lane = Lane {
-                context,
-                stream,
-                slot: usize::try_from(slot).unwrap_or(usize::MAX),
-                ring: Mutex::new(ring),
-                put_back: Condvar::new(),
-                bytes: AtomicU64::new(0),
-                waited: AtomicU64::new(0),
-            };
-            let entered = lane.enter()?;
             // A stream is of its tensors' device.
             let is_own = |event: &&Event| event.context().device() == device;
             for event in call.after.iter().filter(is_own) {
-                lane.stream.wait_for(&entered, event)?;
+                stream.wait_for(&entered, event)?;
             }
             drop(entered);
+            let bytes = usize::try_from(slot).unwrap_or(usize::MAX);
+            let kept = rings.remove(&device).unwrap_or_default();
+            let lane = Lane::new(context, stream, bytes, num, kept);
             lanes.lanes.push(lane);
         }
         Ok(lanes)
@@ -279,14 +203,14 @@ impl<'c> Lanes<'c> {
 
     /// Bytes of a slot.
     pub fn slot(&self) -> usize {
-        self.lanes.first().map_or(0, |lane| lane.slot)
+        self.lanes.first().map_or(0, Lane::slot)
     }
 
     /// The streams, for those who wait for a tensor.
     pub fn streams(&self) -> Vec<(Arc<DeviceContext>, Arc<Stream>)> {
         let lanes = self.lanes.iter();
         lanes
-            .map(|lane| (lane.context.clone(), lane.stream.clone()))
+            .map(|lane| (lane.context().clone(), lane.stream().clone()))
             .collect()
     }
 
@@ -296,43 +220,43 @@ impl<'c> Lanes<'c> {
     ///
     /// Those of the driver.
     pub fn mark(&self) -> Result<Vec<Event>> {
-        let lanes = self.lanes.iter();
-        lanes
-            .map(|lane| {
-                let entered = lane.enter()?;
-                let event = Event::new(&entered)?;
-                lane.stream.record(&entered, &event)?;
-                Ok(event)
-            })
-            .collect()
+        self.lanes.iter().map(Lane::mark).collect()
     }
 
-    /// Waits until all copies have run; afterwards nothing of the caller's is touched, whatever is
-    /// returned: the devices that reported an error, each with it.
-    pub fn finish(&self) -> BTreeMap<i32, Error> {
-        let mut failed = BTreeMap::new();
-        for lane in &self.lanes {
-            // A second try, as the caller will take its memory for its own.
-            let ended = lane.enter().or_else(|_| lane.enter());
-            let ended = ended.and_then(|entered| lane.stream.synchronize(&entered));
-            if let Err(error) = ended {
-                failed.insert(lane.device(), error);
+    /// Waits until all copies have run, however the call has `ended`, and reports progress meanwhile unless
+    /// that was an error; `ended` may become one then. Afterwards nothing of the caller's is touched,
+    /// whatever is returned: the devices that reported an error, each with it.
+    pub fn finish(
+        &self,
+        progress: &mut Progress<'_>,
+        ended: &mut Result<()>,
+    ) -> BTreeMap<i32, Error> {
+        let mut poll = || {
+            if ended.is_ok() {
+                *ended = progress.poll();
             }
-        }
-        failed
+        };
+        let lanes = self.lanes.iter();
+        let failed = lanes.filter_map(|lane| {
+            let error = lane.finish(&mut poll).err()?;
+            Some((lane.device(), error))
+        });
+        failed.collect()
     }
 
     /// Adds what was done to the figures of the call.
     pub fn note(&self, stats: &mut Stats) {
-        let mut slots = 0;
+        let (mut slots, mut pinned) = (0, 0);
         for lane in &self.lanes {
-            let ring = lane.ring.lock();
-            slots += ring.made;
-            stats.num_retries += ring.refused;
-            stats.bytes_device += lane.bytes.load(Ordering::Relaxed);
-            stats.device_wait_ns += lane.waited.load(Ordering::Relaxed);
+            let (made, refused) = lane.num_slots();
+            slots += made;
+            pinned += made * lane.slot() as u64;
+            stats.num_retries += refused;
+            stats.bytes_device += lane.bytes();
+            stats.device_wait_ns += lane.waited();
         }
         stats.num_slots = stats.num_slots.max(slots);
+        stats.peak_pinned_bytes = stats.peak_pinned_bytes.max(pinned);
     }
 }
 
@@ -340,107 +264,12 @@ impl Drop for Lanes<'_> {
     fn drop(&mut self) {
         let mut kept = Vec::new();
         for lane in self.lanes.drain(..) {
-            let slots = lane.ring.into_inner().slots;
+            let device = lane.device();
+            let (stream, slots) = lane.close();
             kept.extend(slots.into_iter().map(Kept::Pinned));
-            self.devices.put_stream(lane.context.device(), lane.stream);
+            self.devices.put_stream(device, stream);
         }
         self.budget
             .give_back(self.reserved.take().into_iter().collect(), kept);
-    }
-}
-
-impl Lane {
-    /// The device's ordinal.
-    pub fn device(&self) -> i32 {
-        self.context.device()
-    }
-
-    /// Makes the device's context current on this thread.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`DeviceContext::enter`].
-    pub fn enter(&self) -> Result<Entered<'_>> {
-        self.context.enter()
-    }
-
-    /// The stream of the call's copies.
-    pub fn stream(&self) -> &Arc<Stream> {
-        &self.stream
-    }
-
-    /// Bytes of a slot.
-    pub fn slot(&self) -> usize {
-        self.slot
-    }
-
-    /// The next slot, whose copies have run, to be [put](Self::put) back.
-    ///
-    /// # Errors
-    ///
-    /// Those of the driver; those of [`Shared::check`] while other threads have all slots.
-    pub fn take(&self, entered: &Entered<'_>, shared: Shared<'_>) -> Result<PinnedBuffer> {
-        let started = Instant::now();
-        let mut slot = self.next(entered, shared)?;
-        let waited = slot.bytes(entered).map(|_| ());
-        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.waited.fetch_add(nanos, Ordering::Relaxed);
-        match waited {
-            Ok(()) => Ok(slot),
-            Err(error) => {
-                self.put(slot);
-                Err(error)
-            }
-        }
-    }
-
-    /// Notes that so many bytes were copied.
-    pub fn count(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    fn next(&self, entered: &Entered<'_>, shared: Shared<'_>) -> Result<PinnedBuffer> {
-        let mut ring = self.ring.lock();
-        loop {
-            let is_idle = match ring.slots.front_mut() {
-                Some(first) => first.is_idle(entered)?,
-                None => false,
-            };
-            if !is_idle && ring.unmade > 0 {
-                ring.unmade -= 1;
-                ring.made += 1;
-                drop(ring);
-                match PinnedBuffer::new(entered, self.slot) {
-                    Ok(slot) => return Ok(slot),
-                    Err(error) => {
-                        ring = self.ring.lock();
-                        self.give_up(&mut ring, error)?;
-                        continue;
-                    }
-                }
-            }
-            if let Some(slot) = ring.slots.pop_front() {
-                return Ok(slot);
-            }
-            self.put_back.wait_for(&mut ring, POLL_INTERVAL);
-            parking_lot::MutexGuard::unlocked(&mut ring, || shared.check())?;
-        }
-    }
-
-    /// Makes do with the slots that there are, if there is one at least.
-    fn give_up(&self, ring: &mut Ring, error: Error) -> Result<()> {
-        ring.made -= 1;
-        ring.refused += 1;
-        if error.code() != Code::ResourceExhausted || ring.made == 0 {
-            return Err(error);
-        }
-        ring.unmade = 0;
-        Ok(())
-    }
-
-    /// Puts a slot back, whose bytes may be on their way.
-    pub fn put(&self, slot: PinnedBuffer) {
-        self.ring.lock().slots.push_back(slot);
-        self.put_back.notify_one();
     }
 }

@@ -24,7 +24,9 @@ pub enum Stage {
     New,
     /// They fit together.
     Accepted,
-    /// The tensors of a save are not looked at any more: the caller may change them.
+    /// The host's tensors of a save are not looked at any more.
+    HostCopied,
+    /// Nor are those of GPUs: the caller may change them all.
     Copied,
     /// The call has ended, and left the caller's memory alone.
     Ended,

@@ -45,8 +45,8 @@ pub enum Target<'a> {
 /// Where some of the bytes of a piece go.
 #[derive(Clone, Debug)]
 pub struct Scatter<'a> {
-    /// Memory of the requested slice.
-    pub dest: Dest<'a>,
+    /// Memory of the requested slice; `None` if its bytes are only verified.
+    pub dest: Option<Dest<'a>>,
     /// From the piece to the memory, in elements.
     pub overlap: Overlap,
     /// Bytes of an element.
@@ -138,10 +138,28 @@ impl<'a> Piece<'a> {
         match &self.target {
             Target::Upload(span) => Some(span.device()),
             Target::Scatter(scatter) => match &scatter.dest {
-                Dest::Device(span) => Some(span.device()),
-                Dest::Host(_) => None,
+                Some(Dest::Device(span)) => Some(span.device()),
+                Some(Dest::Host(_)) | None => None,
             },
             Target::Direct(_) | Target::Discard => None,
+        }
+    }
+
+    /// What verifies as much of it as it does itself, and puts nothing anywhere: the chunks that something
+    /// is wanted of, or else all of it.
+    pub(super) fn only_verified(&self) -> Self {
+        let (check, target) = match self.unchecked_runs() {
+            Some(scatter) if scatter.chunks.is_some() => {
+                let mut scatter = scatter.clone();
+                scatter.dest = None;
+                (false, Target::Scatter(Box::new(scatter)))
+            }
+            _ => (true, Target::Discard),
+        };
+        Self {
+            check,
+            target,
+            ..self.clone()
         }
     }
 

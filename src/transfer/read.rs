@@ -10,7 +10,8 @@
 //!   long ones straight into the destination;
 //! * *chunks*: of a piece whose chunks have checksums of their own, those that a slice needs.
 //!
-//! What goes to a GPU takes its [own way](super::upload).
+//! What goes to a GPU takes its [own way](super::upload), and several GPUs are [served](super::turns) side
+//! by side.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -23,6 +24,7 @@ pub use super::piece::{ChunkCrcs, Dest, Piece, Scatter, Target};
 use super::pipeline::{self, Shared};
 pub use super::read_plan::How;
 use super::read_plan::{Item, ReadPlan, items_per_tensor, plan};
+use super::turns::Turns;
 use super::{CHUNK, Call, ITEM, Monitor};
 use crate::checksum::Crc32c;
 use crate::error::{Code, Error, Result};
@@ -82,9 +84,14 @@ pub fn execute(
     let threads = admission.as_ref().map_or(threads, |it| it.num_threads);
     let room = buffer.saturating_sub(margin);
     let mut plan = plan(pieces, room, lanes.slot(), cold.is_some());
-    if how.in_request_order {
+    let turns = if how.in_request_order {
         plan.put_in_request_order();
-    }
+        Turns::default()
+    } else if lanes.is_empty() {
+        Turns::default()
+    } else {
+        plan.put_side_by_side()
+    };
     let run = ReadRun {
         plan: &plan,
         items_left: items_per_tensor(&plan, num_tensors),
@@ -105,14 +112,15 @@ pub fn execute(
         plan.items.len(),
         &mut call.progress,
         || ChunkBuffer::new(buffer),
-        |buffer, item, shared| run.item(buffer, item, shared),
-    )
-    .err();
+        |buffer, number, shared| {
+            let turn = turns.take(number);
+            run.item(buffer, turn.item, shared)
+        },
+    );
     if !lanes.is_empty() {
+        let lost = finish_lanes(call, &lanes, &mut ended);
         lanes.note(&mut call.stats);
-        let lost = finish_lanes(call, &lanes, ended.is_some());
-        let lost = run.lose(&lost, call.monitor());
-        ended = ended.or(lost);
+        ended = ended.and(run.lose(&lost, call.monitor()));
         // Last: who finds no streams is to know by then which tensors were lost.
         call.monitor().set_streams(Vec::new());
     }
@@ -134,7 +142,7 @@ pub fn execute(
     Ok(Outcome {
         complete: complete.collect(),
         failed,
-        ended,
+        ended: ended.err(),
     })
 }
 
@@ -189,12 +197,11 @@ fn check_first(
         let most = checked_by_itself(piece);
         piece.device().is_some() && most.is_some_and(|most| in_parts || piece.read() > most)
     };
-    let beforehand = pieces.iter().filter(needs_it).map(|piece| Piece {
-        check: true,
-        target: Target::Discard,
-        ..piece.clone()
-    });
-    let beforehand: Vec<_> = beforehand.collect();
+    let beforehand: Vec<_> = pieces
+        .iter()
+        .filter(needs_it)
+        .map(Piece::only_verified)
+        .collect();
     if beforehand.is_empty() {
         return Ok(Outcome::default());
     }
@@ -212,16 +219,20 @@ fn check_first(
 }
 
 /// Waits for the copies, unless they may go on. Returns the devices that were lost.
-fn finish_lanes(call: &mut Call<'_>, lanes: &Lanes<'_>, has_failed: bool) -> BTreeMap<i32, Error> {
+fn finish_lanes(
+    call: &mut Call<'_>,
+    lanes: &Lanes<'_>,
+    ended: &mut Result<()>,
+) -> BTreeMap<i32, Error> {
     call.pinned = 0;
     if call.leaves_copies
-        && !has_failed
+        && ended.is_ok()
         && let Ok(events) = lanes.mark()
     {
         call.copied.extend(events);
         return BTreeMap::new();
     }
-    lanes.finish()
+    lanes.finish(&mut call.progress, ended)
 }
 
 /// One execution of a plan.
@@ -277,7 +288,7 @@ impl<'a> ReadRun<'_, 'a> {
                 let Target::Scatter(scatter) = &piece.target else {
                     return Ok(());
                 };
-                let Dest::Host(dest) = scatter.dest else {
+                let Some(Dest::Host(dest)) = scatter.dest else {
                     return Ok(());
                 };
                 let (run, size) = (scatter.overlap.run(run), scatter.element_size);
@@ -340,11 +351,14 @@ impl<'a> ReadRun<'_, 'a> {
         }
     }
 
-    /// Files the errors of devices whose copies cannot be relied on. Returns the first, if it is to end the
-    /// call.
-    fn lose(&self, lost: &BTreeMap<i32, Error>, monitor: &Monitor) -> Option<Error> {
+    /// Files the errors of devices whose copies cannot be relied on.
+    ///
+    /// # Errors
+    ///
+    /// The first, if it is to end the call.
+    fn lose(&self, lost: &BTreeMap<i32, Error>, monitor: &Monitor) -> Result<()> {
         if lost.is_empty() {
-            return None;
+            return Ok(());
         }
         let mut failed = self.failed.lock();
         let mut first = None;
@@ -359,7 +373,10 @@ impl<'a> ReadRun<'_, 'a> {
             first.get_or_insert(error.clone());
             failed.entry(tensor).or_insert(error);
         }
-        first.filter(|_| !self.how.keep_going)
+        match first {
+            Some(error) if !self.how.keep_going => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Notes the checksum of the part from `start`; whoever notes the last one compares the whole

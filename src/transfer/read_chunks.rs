@@ -34,7 +34,9 @@ impl ReadRun<'_, '_> {
             let crc = Some(Crc32c::new());
             let crc = match scatter.dest {
                 // Wanted whole, and in one place.
-                Dest::Host(dest) if from <= start && start + len <= to && self.cold.is_none() => {
+                Some(Dest::Host(dest))
+                    if from <= start && start + len <= to && self.cold.is_none() =>
+                {
                     let range = (start, run.dest * size + (start - from), len);
                     self.direct(piece, dest, range, crc, shared)?
                 }

@@ -158,7 +158,7 @@ impl ReadRun<'_, '_> {
         let Target::Scatter(scatter) = &piece.target else {
             return Ok(());
         };
-        let Dest::Host(dest) = scatter.dest else {
+        let Some(Dest::Host(dest)) = scatter.dest else {
             return Ok(());
         };
         let (overlap, size) = (&scatter.overlap, scatter.element_size);

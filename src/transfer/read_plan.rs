@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::ITEM;
 use super::piece::{ChunkCrcs, Piece, Scatter, Target};
+use super::turns::Turns;
 use crate::bundle::sidecar::CHUNK_SIZE;
 use crate::checksum::Shift;
 use crate::error::Error;
@@ -14,6 +15,13 @@ pub(super) const SMALL: u64 = 64 << 10;
 
 /// Most bytes of neighbouring small pieces that one thread reads together.
 const GROUP: u64 = 1 << 20;
+
+/// As [`SMALL`] on the way to a GPU, where a piece by itself takes a slot, an event and a copy as well.
+const SMALL_UPLOAD: u64 = 1 << 20;
+
+/// Groups on the way to GPUs are larger than [`GROUP`], up to an item's bytes, if there are so many all the
+/// same: enough for the threads to share.
+const MANY_GROUPS: u64 = 64;
 
 /// Bytes between two pieces or runs that are read and thrown away rather than read around.
 pub(super) const GAP: u64 = 4 << 10;
@@ -144,6 +152,29 @@ impl ReadPlan<'_> {
         self.pieces.get(piece as usize)?.device()
     }
 
+    /// Puts the items of each place, a GPU or the host, into a line of its own, within which they stay in
+    /// file order.
+    pub fn put_side_by_side(&mut self) -> Turns {
+        let place = |item: &Item| self.device(item);
+        let Some(first) = self.items.first().map(place) else {
+            return Turns::default();
+        };
+        if self.items.iter().all(|item| place(item) == first) {
+            return Turns::default();
+        }
+        let mut items = std::mem::take(&mut self.items);
+        items.sort_by_key(|item| self.device(item));
+        let mut end = 0;
+        let lines = items.chunk_by(|one, next| self.device(one) == self.device(next));
+        let turns = Turns::new(lines.map(|line| {
+            let start = end;
+            end += line.len();
+            start..end
+        }));
+        self.items = items;
+        turns
+    }
+
     /// Puts those items first that the first tensors of the request wait for. The pieces stay in file
     /// order, and small neighbours in their groups: only whose turn it is changes.
     pub fn put_in_request_order(&mut self) {
@@ -175,6 +206,10 @@ pub fn plan(
     let large = pieces.iter().filter(|piece| piece.extent.size >= SMALL);
     let mut items = Vec::with_capacity(large.count());
     let mut parts = Vec::new();
+    // Without slots nothing goes to a GPU.
+    let uploads = pieces.iter().filter(|it| slot > 0 && it.device().is_some());
+    let uploads = uploads.fold(0u64, |sum, piece| sum.saturating_add(piece.extent.size));
+    let upload_group = (uploads / MANY_GROUPS).clamp(GROUP, ITEM as u64);
     let mut group: Option<(u32, &Piece<'_>)> = None;
     let mut last: Option<&Piece<'_>> = None;
     for (index, piece) in (0..).zip(&pieces) {
@@ -182,14 +217,12 @@ pub fn plan(
         let size = piece.extent.size;
         let runs = piece.unchecked_runs();
         let device = piece.device();
-        let buffer = match device {
-            Some(_) => slot as u64,
-            None => room as u64,
+        let (buffer, small, most) = match device {
+            Some(_) => (slot as u64, SMALL_UPLOAD, upload_group),
+            None => (room as u64, SMALL - 1, GROUP),
         };
-        let small = runs.is_none() && size < SMALL.min(buffer + 1);
+        let small = runs.is_none() && size <= small.min(buffer);
         if let Some((first, start)) = group {
-            // A slot holds more than is good for the threads to share.
-            let buffer = buffer.min(GROUP);
             let joins = small
                 && device == start.device()
                 && piece.extent.shard_id == start.extent.shard_id
@@ -199,7 +232,7 @@ pub fn plan(
                     let shares = device.is_some() && piece.extent.offset < end;
                     !shares && piece.extent.offset <= end + GAP
                 })
-                && piece.extent.offset + size - start.extent.offset <= buffer;
+                && piece.extent.offset + size - start.extent.offset <= most.min(buffer);
             if joins {
                 continue;
             }
@@ -325,5 +358,128 @@ fn plan_chunks(items: &mut Vec<Item>, piece: u32, chunks: &ChunkCrcs) {
             end: next,
         });
         first = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::DataExtent;
+    use crate::device::DeviceSpan;
+    use crate::io::read::ReadFile;
+    use crate::memory::DestSpan;
+    use std::sync::Arc;
+
+    const KIB: u64 = 1 << 10;
+
+    /// Where a tensor goes: a GPU, or the host.
+    type Place = Option<i32>;
+
+    /// Checked tensors of these sizes that follow each other in one file, planned with buffers of 256 KiB
+    /// and slots of 4 MiB.
+    fn planned<'m>(memory: &'m mut [u8], tensors: &[(Place, u64)]) -> ReadPlan<'m> {
+        let file = Arc::new(ReadFile::open(&std::env::current_exe().unwrap()).unwrap());
+        let host = DestSpan::from(memory);
+        let mut offset = 0;
+        let pieces = (0..).zip(tensors).map(|(tensor, &(place, size))| {
+            let len = usize::try_from(size).unwrap();
+            let target = match place {
+                Some(device) => Target::Upload(DeviceSpan::nowhere(1 << 40, len, device)),
+                None => Target::Direct(host.get(0, len).unwrap()),
+            };
+            let extent = DataExtent {
+                offset,
+                size,
+                ..DataExtent::default()
+            };
+            offset += size;
+            Piece {
+                tensor,
+                swap: 1,
+                check: true,
+                file: file.clone(),
+                extent,
+                target,
+            }
+        });
+        plan(pieces.collect(), 256 << 10, 4 << 20, false)
+    }
+
+    /// The tensors of each item.
+    fn tensors(plan: &ReadPlan<'_>) -> Vec<Vec<u32>> {
+        let pieces = |item: &Item| match *item {
+            Item::Group { first, end } => first..end,
+            Item::Direct { piece, .. } | Item::Block { piece, .. } => piece..piece + 1,
+            _ => 0..0,
+        };
+        let items = plan.items.iter().map(pieces);
+        let tensor = |piece: u32| plan.pieces[piece as usize].tensor;
+        items.map(|pieces| pieces.map(tensor).collect()).collect()
+    }
+
+    /// The tensors of the items in the order in which one thread comes to them.
+    fn in_turn(plan: &mut ReadPlan<'_>) -> Vec<Vec<u32>> {
+        let turns = plan.put_side_by_side();
+        let items = tensors(plan);
+        let numbers = 0..items.len();
+        numbers
+            .map(|number| items[turns.take(number).item].clone())
+            .collect()
+    }
+
+    #[test]
+    fn what_goes_to_several_places_takes_turns_and_stays_in_file_order_within_each() {
+        let mut memory = vec![0; 4 << 20];
+        let size = 4 * KIB * KIB;
+        let devices = [
+            Some(1),
+            Some(1),
+            Some(1),
+            None,
+            None,
+            Some(0),
+            Some(0),
+            Some(1),
+        ];
+        let all = devices.map(|place| (place, size));
+        let mut plan = planned(&mut memory, &all);
+        // The host, device 0, device 1, and so on.
+        assert_eq!(
+            in_turn(&mut plan).concat(),
+            [3, 5, 0, 4, 6, 1, 2, 7],
+            "{:?}",
+            tensors(&plan)
+        );
+    }
+
+    /// How many tensors each item has.
+    fn group_sizes(place: Place, num: usize, size: u64) -> Vec<usize> {
+        let mut memory = vec![0; 2 << 20];
+        let plan = planned(&mut memory, &vec![(place, size); num]);
+        tensors(&plan).iter().map(Vec::len).collect()
+    }
+
+    #[test]
+    fn tensors_on_the_way_to_a_gpu_share_slots_unless_they_are_large() {
+        let of_gpu = |num, size| group_sizes(Some(0), num, size);
+        assert_eq!(of_gpu(20, 64 * KIB), [16, 4]);
+        assert_eq!(of_gpu(3, 1024 * KIB), [1, 1, 1]);
+        // With very many bytes there are items enough for the threads, and larger ones.
+        assert_eq!(of_gpu(256, 1024 * KIB), [4; 64]);
+        assert_eq!(of_gpu(5, 1024 * KIB + 1), [1; 5]);
+        // The host's are read straight to where they go.
+        assert_eq!(group_sizes(None, 20, 64 * KIB), [1; 20]);
+        assert_eq!(group_sizes(None, 20, 63 * KIB), [4; 5]);
+    }
+
+    #[test]
+    fn what_goes_to_one_place_stays_as_it_is() {
+        let mut memory = vec![0; 4 << 20];
+        for place in [None, Some(0)] {
+            let all = [5, 300, 2, 2, 4096].map(|kib| (place, kib * KIB));
+            let mut plan = planned(&mut memory, &all);
+            let before = tensors(&plan);
+            assert_eq!(in_turn(&mut plan), before);
+        }
     }
 }

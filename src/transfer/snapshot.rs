@@ -8,20 +8,20 @@
 //!    goes on.
 //! 3. *Write* what is in line.
 //!
-//! What is held while the save waits for its turn leaves other calls what they need
-//! ([`Budget`](super::budget::Budget)), and nothing is waited for in vain: a save that cannot get more
-//! memory makes do with what it has.
+//! Only the copies are held while the save waits for its turn, and while it writes them: the lanes to GPUs
+//! are there for the copying, and go when it pauses. That is the order in which memory is taken
+//! ([`budget`](super::budget)), so that no save waits for one that waits for it.
 
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use super::budget::{Budget, Kept, Reservation, check_limit};
+use super::budget::{Budget, For, Kept, Reservation, WORK, check_limit};
 use super::download::Download;
 use super::fill::{Chunk, fill};
-use super::lanes::{self, Lanes};
 use super::mounts::DurableWrite;
 use super::pipeline::{self, Shared};
+use super::rings::{Rings, least_bytes};
 use super::write::{
     Layout, OpenFiles, Source, WriteOptions, WriteRun, WriteTensor, Written, begin_durable,
 };
@@ -36,39 +36,41 @@ const HUGE: usize = 2 << 20;
 /// Buffers that a save should have for huge ones to be worth it.
 const MANY: u64 = 4;
 
-/// Whether there is memory for copies of the tensors beside what GPUs need at least.
+/// Most bytes of copies of tensors, some of them in the memory of so many GPUs: what the budget has beside
+/// what is needed to bring them from there and to write them.
 ///
 /// # Errors
 ///
 /// INVALID_ARGUMENT for a limit of the call's own below the minimum.
-pub(super) fn has_room(call: &Call<'_>, tensors: &[WriteTensor<'_>]) -> Result<bool> {
-    let num_devices = write::num_devices(tensors);
-    let least = lanes::least_bytes(num_devices) + 2 * CHUNK as u64;
-    Ok(num_devices == 0 || lanes::long_limit(call)? >= least)
+pub(super) fn limit(call: &Call<'_>, num_devices: usize) -> Result<u64> {
+    let limit = call.context.budget().limit_for(For::Copies);
+    let own_limit = check_limit(call.max_host_bytes)?.unwrap_or(u64::MAX);
+    Ok(limit.min(match num_devices {
+        0 => own_limit,
+        num => own_limit.saturating_sub(WORK + least_bytes(num)),
+    }))
 }
 
-/// Writes all tensors; see [`write::execute`](super::write::execute).
+/// Writes all tensors; see [`write::execute`](super::write::execute). `None`, and nothing done, if there is
+/// no room for copies.
 pub(super) fn execute(
     call: &mut Call<'_>,
     tensors: &[WriteTensor<'_>],
     layout: &Layout,
     open: &mut OpenFiles<'_>,
     options: &WriteOptions,
-) -> Result<Written> {
+) -> Result<Option<Written>> {
     let total: u64 = layout.shard_sizes.iter().sum();
-    let budget = call.context.budget();
-    let most = match write::num_devices(tensors) {
-        0 => budget
-            .long_limit()
-            .min(check_limit(call.max_host_bytes)?.unwrap_or(u64::MAX)),
-        num => lanes::long_limit(call)?.saturating_sub(lanes::least_bytes(num)),
-    };
-    let size = match total >= HUGE as u64 && most >= MANY * HUGE as u64 {
+    let devices = write::devices(tensors);
+    let limit = limit(call, devices.len())?;
+    if limit < 2 * CHUNK as u64 {
+        return Ok(None);
+    }
+    let size = match total >= HUGE as u64 && limit >= MANY * HUGE as u64 {
         true => HUGE,
         false => CHUNK,
     };
-    let lanes = write::open_lanes(call, tensors, 2 * size)?;
-    let threads = match lanes.is_empty() {
+    let threads = match devices.is_empty() {
         true => call.context.num_threads(),
         false => call.context.num_storage_threads(),
     };
@@ -83,21 +85,31 @@ pub(super) fn execute(
         plan: &plan,
         tensors,
         layout,
-        lanes: &lanes,
     };
     let needed = plan.items.iter().map(|item| copy.num_chunks(item));
     let needed = needed.sum::<usize>().saturating_add(threads);
+    // What does not fit has to wait for the disk anyway: then the rings get what they can use, up to a half.
+    let num_threads = call.context.num_storage_threads();
+    let rings = Rings::new(&devices, num_threads, limit, limit / 2).wanted();
+    let fits = needed as u64 <= limit / size as u64;
+    let wanted = match devices.is_empty() || fits {
+        true => needed,
+        false => usize::try_from(limit.saturating_sub(rings) / size as u64).unwrap_or(needed),
+    };
 
-    let own_limit = check_limit(call.max_host_bytes)?.unwrap_or(u64::MAX);
-    let mut slots = Slots::new(budget, size, own_limit.saturating_sub(call.pinned));
-    slots.add(needed, 1, &mut || call.progress.poll())?;
+    let mut slots = Slots::new(call.context.budget(), size, limit);
+    slots.add(wanted.max(1), 1, &mut || call.progress.poll())?;
+    if slots.num() == 0 {
+        return Ok(None);
+    }
+    call.copies = slots.bytes();
+    call.note_held(0);
     let threads = threads.min(slots.num());
     // Every thread has a buffer in hand.
     let fitting = copy.num_fitting(slots.num() - threads);
-    let copied = copy.run(call, 0..fitting, threads, &slots, None);
+    copy.run(call, 0..fitting, threads, &slots, None)?;
     let is_copied = fitting == plan.items.len();
-    if is_copied || copied.is_err() {
-        write::finish_lanes(call, &lanes, copied)?;
+    if is_copied {
         call.monitor().reach(Stage::Copied);
     }
 
@@ -107,13 +119,13 @@ pub(super) fn execute(
     let run = WriteRun::new(&plan, layout, &files, options.will_sync && !past_cache);
     if !is_copied {
         // What others have given back meanwhile.
-        let more = needed.saturating_sub(slots.num());
+        let more = wanted.saturating_sub(slots.num());
         slots.add(more, 0, &mut || Ok(()))?;
-        let copied = copy.run(call, fitting..plan.items.len(), threads, &slots, Some(&run));
-        write::finish_lanes(call, &lanes, copied)?;
+        call.copies = slots.bytes();
+        call.note_held(0);
+        copy.run(call, fitting..plan.items.len(), threads, &slots, Some(&run))?;
         call.monitor().reach(Stage::Copied);
     }
-    call.note_held(slots.bytes());
     let threads = match past_cache {
         true => call.context.num_storage_threads(),
         false => call.context.num_threads(),
@@ -126,7 +138,8 @@ pub(super) fn execute(
         |(), _, shared| slots.drain_one(&run, shared).map(|_| ()),
     )?;
     run.finish(call, threads);
-    Ok(Written::new(files, &plan, tensors.len(), options, durable))
+    let written = Written::new(files, &plan, tensors.len(), options, durable);
+    Ok(Some(written))
 }
 
 /// Copies the items of a plan.
@@ -134,7 +147,6 @@ struct Copy<'c, 'a> {
     plan: &'c WritePlan,
     tensors: &'c [WriteTensor<'a>],
     layout: &'c Layout,
-    lanes: &'c Lanes<'c>,
 }
 
 impl Copy<'_, '_> {
@@ -177,9 +189,13 @@ impl Copy<'_, '_> {
         slots: &Slots<'_>,
         run: Option<&WriteRun<'_>>,
     ) -> Result<()> {
+        if items.is_empty() {
+            return Ok(());
+        }
         let first = items.start;
         slots.set_aside(threads)?;
-        pipeline::run(
+        let lanes = write::open_lanes(call, self.tensors, 0)?;
+        let copied = pipeline::run(
             threads,
             items.len(),
             &mut call.progress,
@@ -195,8 +211,7 @@ impl Copy<'_, '_> {
                     slots.put_in_line(buffer, chunk, run, shared)
                 };
                 let parts = item.parts.clone();
-                let mut download =
-                    Download::new(self.lanes, self.plan, self.tensors, parts, shared);
+                let mut download = Download::new(&lanes, self.plan, self.tensors, parts, shared);
                 fill(
                     self.plan,
                     item,
@@ -207,7 +222,8 @@ impl Copy<'_, '_> {
                     &mut emit,
                 )
             },
-        )
+        );
+        write::finish_lanes(call, lanes, copied)
     }
 }
 
@@ -263,11 +279,11 @@ impl<'b> Slots<'b> {
         let room = self.limit.saturating_sub(self.bytes());
         let bytes = size.saturating_mul(wanted as u64).min(room - room % size);
         let least = size.saturating_mul(least as u64).min(bytes);
-        let is_wanted =
-            |kept: &Kept| matches!(kept, Kept::Chunk(kept) if kept.capacity() == self.size);
+        let mut is_wanted =
+            |_, kept: &Kept| matches!(kept, Kept::Chunk(kept) if kept.capacity() == self.size);
         let reserved = self
             .budget
-            .reserve_buffers(bytes, least, &mut { is_wanted }, poll);
+            .reserve_buffers(For::Copies, bytes, least, &mut is_wanted, poll);
         let (mut reservation, kept) = reserved?;
         // Whole buffers.
         reservation.shrink_to(reservation.bytes() - reservation.bytes() % size);

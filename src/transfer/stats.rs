@@ -17,7 +17,7 @@ pub struct Stats {
     pub elapsed_ns: u64,
     /// Of which waiting for data to become durable.
     pub sync_ns: u64,
-    /// Most bytes of buffers that the call held at once.
+    /// Most bytes of the budget that the call had set aside for buffers at once.
     pub peak_host_bytes: u64,
     /// Threads that moved bytes, the calling one included.
     pub num_threads: u32,
@@ -32,12 +32,12 @@ pub struct Stats {
     pub bytes_unverified: u64,
     /// Bytes copied from or to GPUs.
     pub bytes_device: u64,
-    /// Nanoseconds that threads have waited for page-locked buffers, that is for copies from and to GPUs,
-    /// all threads together.
+    /// Nanoseconds that threads have waited for copies from and to GPUs, the last ones included, or for a
+    /// page-locked buffer while others had all of them; all threads together.
     pub device_wait_ns: u64,
     /// Page-locked buffers that were in use for GPUs.
     pub num_slots: u64,
-    /// Most bytes of page-locked buffers that the call held at once.
+    /// Most bytes of page-locked buffers that the call had at once.
     pub peak_pinned_bytes: u64,
     /// Times that the call made do with less than it had asked for: page-locked buffers that could not be
     /// had.

@@ -1,43 +1,44 @@
 //! Reads what goes to a GPU into page-locked slots, and sends it from there; see [`read`](super::read).
 //!
-//! What an item reads is gathered in a [slot](super::lanes), checked and put into the machine's byte order
+//! What an item reads is gathered in a [slot](super::lane), checked and put into the machine's byte order
 //! there, and sent when the slot is full or the item ends. Nobody waits for the copies but who needs the
 //! slot next, and the call at its end.
 
 use super::CHUNK;
 use super::deliver::to_usize;
-use super::lanes::Lane;
+use super::lane::Lane;
 use super::piece::{Dest, Piece, Target};
 use super::pipeline::Shared;
 use super::read::{ReadRun, add};
 use super::read_plan::{GAP, Item};
 use crate::bundle::sidecar::CHUNK_SIZE;
 use crate::checksum::{self, Crc32c};
-use crate::device::{DeviceSpan, Entered, PinnedBuffer, PinnedCopy};
+use crate::device::{DeviceSpan, PinnedBuffer, PinnedCopy};
 use crate::error::{Code, Error, Result};
 use crate::memory::{ChunkBuffer, DestSpan};
 
 /// What one item sends.
 struct Upload<'l, 'a> {
     lane: &'l Lane,
-    entered: Entered<'l>,
     shared: Shared<'l>,
     slot: Option<PinnedBuffer>,
     /// Bytes of the slot that are in use.
     used: usize,
     copies: Vec<PinnedCopy<'a>>,
+    /// The memory that the last copy goes to part of, and where in it that part ends.
+    last: Option<(DeviceSpan<'a>, u64)>,
 }
 
 impl<'l, 'a> Upload<'l, 'a> {
-    fn new(lane: &'l Lane, shared: Shared<'l>) -> Result<Self> {
-        Ok(Self {
+    fn new(lane: &'l Lane, shared: Shared<'l>) -> Self {
+        Self {
             lane,
-            entered: lane.enter()?,
             shared,
             slot: None,
             used: 0,
             copies: Vec::new(),
-        })
+            last: None,
+        }
     }
 
     /// Finds room for `len` bytes, no more than a slot holds, and returns where they begin in it.
@@ -46,7 +47,7 @@ impl<'l, 'a> Upload<'l, 'a> {
             self.send()?;
         }
         if self.slot.is_none() {
-            self.slot = Some(self.lane.take(&self.entered, self.shared)?);
+            self.slot = Some(self.lane.take(self.shared)?);
             self.used = 0;
         }
         let at = self.used;
@@ -56,9 +57,9 @@ impl<'l, 'a> Upload<'l, 'a> {
 
     /// The `len` bytes from `at` in the slot.
     fn bytes(&mut self, at: usize, len: usize) -> Result<&mut [u8]> {
-        let slot = self.slot.as_mut();
-        let slot = slot.ok_or_else(|| Error::internal("there is no slot"))?;
-        let bytes = slot.bytes(&self.entered)?.get_mut(at..at + len);
+        let bytes = self.slot.as_mut().and_then(PinnedBuffer::bytes);
+        let bytes = bytes.ok_or_else(|| Error::internal("there is no slot"))?;
+        let bytes = bytes.get_mut(at..at + len);
         bytes.ok_or_else(|| Error::internal("a slot is too small"))
     }
 
@@ -73,52 +74,53 @@ impl<'l, 'a> Upload<'l, 'a> {
             Target::Scatter(scatter) => scatter,
             Target::Direct(_) | Target::Discard => return Err(Error::internal("not a GPU's")),
         };
-        let Dest::Device(dest) = scatter.dest else {
+        let Some(Dest::Device(dest)) = scatter.dest else {
             return Err(Error::internal("not a GPU's"));
         };
         let mut placed = 0;
-        // The last copy: where it begins in the slot, in the destination, and how long it is.
-        let mut last: Option<(usize, u64, usize)> = None;
         for (range, dest_at) in scatter.parts(start..start + len as u64) {
             let from = at + to_usize(range.start - start)?;
             let run_len = to_usize(range.end - range.start)?;
             placed += run_len as u64;
-            // Runs that are neighbours in the destination become neighbours in the slot: a memmove in
-            // the cache costs less than a copy over the bus for each.
-            match &mut last {
-                Some((begin, begin_dest, total)) if *begin_dest + *total as u64 == dest_at => {
-                    let to = *begin + *total;
-                    *total += run_len;
-                    if to != from {
-                        self.shift(from, to, run_len)?;
-                    }
-                }
-                last => {
-                    if let Some((begin, begin_dest, total)) = last.replace((from, dest_at, run_len))
-                    {
-                        self.copy(dest, begin_dest, begin, total)?;
-                    }
-                }
-            }
-        }
-        if let Some((begin, begin_dest, total)) = last {
-            self.copy(dest, begin_dest, begin, total)?;
+            self.copy(dest, dest_at, from, run_len)?;
         }
         Ok(placed)
     }
 
-    fn copy(&mut self, dest: DeviceSpan<'a>, dest_at: u64, at: usize, len: usize) -> Result<()> {
-        let device = dest.get(to_usize(dest_at)?, len);
+    /// Notes that the `len` bytes at `from` in the slot go to those from `dest_at` of `dest`. What is noted
+    /// later lies behind them in the slot.
+    ///
+    /// Runs that are neighbours in the destination become neighbours in the slot, and one copy: a memmove
+    /// in the cache costs less than a copy over the bus for each.
+    fn copy(&mut self, dest: DeviceSpan<'a>, dest_at: u64, from: usize, len: usize) -> Result<()> {
+        let end = dest_at + len as u64;
+        let last = self.last.replace((dest, end));
+        // Memory of two tensors may be of two allocations, which no copy spans.
+        let continues = |last: (DeviceSpan<'a>, u64)| {
+            (last.0.device(), last.0.addresses(), last.1)
+                == (dest.device(), dest.addresses(), dest_at)
+        };
+        let before = self.copies.pop_if(|_| last.is_some_and(continues));
+        let (at, done) = before.map_or((from, 0), |copy| (copy.offset, copy.device.len()));
+        if at + done != from {
+            self.shift(from, at + done, len)?;
+        }
+        let device = dest.get(to_usize(dest_at)? - done, done + len);
         let device = device.ok_or_else(|| Error::internal("a copy leaves its destination"))?;
         self.copies.push(PinnedCopy { offset: at, device });
         Ok(())
     }
 
+    /// Gives back the room behind the last copy, in which nothing is wanted.
+    fn give_back_room(&mut self) {
+        let last = self.copies.last();
+        self.used = last.map_or(0, |copy| copy.offset + copy.device.len());
+    }
+
     /// Moves bytes inside the slot.
     fn shift(&mut self, from: usize, to: usize, len: usize) -> Result<()> {
-        let all = self.used;
-        let bytes = self.bytes(0, all)?;
-        if from.max(to) + len > bytes.len() {
+        let bytes = self.bytes(0, from + len)?;
+        if to > from {
             return Err(Error::internal("a run leaves its slot"));
         }
         bytes.copy_within(from..from + len, to);
@@ -127,15 +129,13 @@ impl<'l, 'a> Upload<'l, 'a> {
 
     /// Enqueues the copies and gives the slot back.
     fn send(&mut self) -> Result<()> {
-        let Some(mut slot) = self.slot.take() else {
+        let Some(slot) = self.slot.take() else {
             return Ok(());
         };
-        self.lane
-            .count(self.copies.iter().map(|copy| copy.device.len()).sum());
-        let sent = slot.upload(&self.entered, self.lane.stream(), &self.copies);
+        let sent = self.lane.send(slot, &self.copies);
         self.copies.clear();
+        self.last = None;
         self.used = 0;
-        self.lane.put(slot);
         sent
     }
 }
@@ -160,7 +160,7 @@ impl<'a> ReadRun<'_, 'a> {
         match item {
             Item::Group { first, end } => self.upload_group(lane, (first, end), buffer, shared),
             Item::Block { piece, start, len } => self.attempt(piece, shared, |description| {
-                let mut upload = Upload::new(lane, shared)?;
+                let mut upload = Upload::new(lane, shared);
                 let crc = description.check.then(Crc32c::new);
                 let crc = self.upload_range(&mut upload, description, (start, len), crc, buffer)?;
                 if len == description.extent.size && len <= lane.slot() as u64 {
@@ -172,7 +172,7 @@ impl<'a> ReadRun<'_, 'a> {
                 self.finish_part(piece, description, start, crc)
             }),
             Item::Runs { piece, first, end } => self.attempt(piece, shared, |piece| {
-                self.upload_runs(Upload::new(lane, shared)?, piece, first..end, buffer)
+                self.upload_runs(Upload::new(lane, shared), piece, first..end, buffer)
             }),
             Item::LongRun { piece, run, start } => self.attempt(piece, shared, |piece| {
                 let Target::Scatter(scatter) = &piece.target else {
@@ -180,16 +180,21 @@ impl<'a> ReadRun<'_, 'a> {
                 };
                 let (run, size) = (scatter.overlap.run(run), scatter.element_size);
                 let len = (super::ITEM as u64).min(run.len * size - start);
-                let mut upload = Upload::new(lane, shared)?;
+                let mut upload = Upload::new(lane, shared);
                 let range = (run.source * size + start, len);
                 self.upload_range(&mut upload, piece, range, None, buffer)?;
                 upload.send()
             }),
             Item::Chunks { piece, first, end } => self.attempt(piece, shared, |piece| {
-                self.upload_chunks(Upload::new(lane, shared)?, piece, first..end, buffer)
+                self.upload_chunks(Upload::new(lane, shared), piece, first..end, buffer)
             }),
             Item::Direct { .. } => Err(Error::internal("a GPU's memory is not read into")),
         }
+    }
+
+    /// Bytes that are read at once.
+    fn step(&self) -> usize {
+        self.cold.as_ref().map_or(CHUNK, |_| self.room.max(1))
     }
 
     /// Fills `bytes`, which are in a slot, from `offset` in the file of the piece; `then` is done to each
@@ -203,8 +208,7 @@ impl<'a> ReadRun<'_, 'a> {
         (buffer, shared): (&mut ChunkBuffer, Shared<'_>),
         mut then: impl FnMut(&mut [u8]),
     ) -> Result<()> {
-        let step = self.cold.as_ref().map_or(CHUNK, |_| self.room.max(1));
-        for chunk in bytes.chunks_mut(step) {
+        for chunk in bytes.chunks_mut(self.step()) {
             shared.check()?;
             let len = chunk.len() as u64;
             self.count_io(len);
@@ -245,6 +249,7 @@ impl<'a> ReadRun<'_, 'a> {
                 swap(chunk, piece);
             })?;
             let placed = upload.place(piece, at, start + done, size)?;
+            upload.give_back_room();
             let moved = match crc {
                 Some(_) => window,
                 None => {
@@ -267,32 +272,24 @@ impl<'a> ReadRun<'_, 'a> {
     ) -> Result<()> {
         let pieces = self.plan.pieces.get(first as usize..end as usize);
         let pieces = pieces.unwrap_or_default();
+        let mut placed = Vec::new();
         if pieces.len() > 1 {
-            let mut upload = Upload::new(lane, shared)?;
-            match self.read_together(&mut upload, pieces, buffer) {
-                Ok(at) => {
-                    let offset = pieces.first().map_or(0, |piece| piece.extent.offset);
-                    let place = |piece: &Piece<'a>| {
-                        let from = at + to_usize(piece.extent.offset - offset)?;
-                        self.check_and_place(&mut upload, piece, from)
-                    };
-                    let placed: Vec<Result<()>> = pieces.iter().map(place).collect();
-                    let sent = upload.send();
-                    for (index, placed) in (first..end).zip(placed) {
-                        self.attempt(index, shared, |_| placed.and(sent.clone()))?;
-                    }
-                    return Ok(());
-                }
+            let mut upload = Upload::new(lane, shared);
+            match self.read_together(&mut upload, pieces, buffer, &mut placed) {
                 Err(error) if shared.is_stopped() || error.code() == Code::Cancelled => {
                     return Err(error);
                 }
-                // It may concern the neighbours only.
-                Err(_) => {}
+                // What went wrong may concern a neighbour only: those that are left are read alone.
+                Ok(()) | Err(_) => {}
+            }
+            let sent = upload.send();
+            for (index, placed) in (first..end).zip(&placed) {
+                self.attempt(index, shared, |_| placed.clone().and(sent.clone()))?;
             }
         }
-        for index in first..end {
+        for index in (first..end).skip(placed.len()) {
             self.attempt(index, shared, |piece| {
-                let mut upload = Upload::new(lane, shared)?;
+                let mut upload = Upload::new(lane, shared);
                 let size = to_usize(piece.extent.size)?;
                 let at = upload.room(size)?;
                 let bytes = upload.bytes(at, size)?;
@@ -305,22 +302,37 @@ impl<'a> ReadRun<'_, 'a> {
         Ok(())
     }
 
-    /// Reads neighbouring pieces into the slot. Returns where in it they begin.
+    /// Reads neighbouring pieces, which a slot holds, and places those that are in order; notes in `placed`
+    /// what came of each that was read.
     fn read_together(
         &self,
         upload: &mut Upload<'_, 'a>,
-        pieces: &[Piece<'a>],
+        mut pieces: &[Piece<'a>],
         buffer: &mut ChunkBuffer,
-    ) -> Result<usize> {
-        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
-            return Ok(0);
-        };
-        let reach = to_usize(last.extent.offset + last.extent.size - first.extent.offset)?;
-        let at = upload.room(reach)?;
+        placed: &mut Vec<Result<()>>,
+    ) -> Result<()> {
         let shared = upload.shared;
-        let bytes = upload.bytes(at, reach)?;
-        self.read_into(first, first.extent.offset, bytes, (buffer, shared), |_| {})?;
-        Ok(at)
+        placed.reserve_exact(pieces.len());
+        while let Some(first) = pieces.first() {
+            let offset = first.extent.offset;
+            // No more than is still in the cache when it is checked.
+            let end = offset + self.step() as u64;
+            let num = pieces.partition_point(|it| it.extent.offset + it.extent.size <= end);
+            let (next, rest) = pieces.split_at(num.max(1));
+            let end = next
+                .last()
+                .map_or(offset, |it| it.extent.offset + it.extent.size);
+            let reach = to_usize(end - offset)?;
+            let at = upload.room(reach)?;
+            let bytes = upload.bytes(at, reach)?;
+            self.read_into(first, offset, bytes, (&mut *buffer, shared), |_| {})?;
+            for piece in next {
+                let from = at + to_usize(piece.extent.offset - offset)?;
+                placed.push(self.check_and_place(upload, piece, from));
+            }
+            pieces = rest;
+        }
+        Ok(())
     }
 
     /// Checks a piece whose bytes are at `at` in the slot, and places it.
@@ -401,6 +413,7 @@ impl<'a> ReadRun<'_, 'a> {
             })?;
             self.check_chunk(&chunk, crc.value())?;
             let placed = upload.place(piece, at, start, size)?;
+            upload.give_back_room();
             add(&shared.counters.bytes, placed);
         }
         upload.send()

@@ -5,18 +5,24 @@
 //! ([`write_plan`](super::write_plan)). A chunk is copied into a buffer ([`fill`](super::fill)) that stays
 //! in the cache; checksum and write use that copy, so that a tensor which the caller changes meanwhile is
 //! torn but never contradicts its checksum.
+//!
+//! A save may copy tensors of the host ([`host_copies`](super::host_copies)) or all of them
+//! ([`snapshot`]) before that, so that the caller goes on while it waits for its turn and writes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use super::context::CopiesFirst;
 use super::download::Download;
 use super::fill::{Chunk, fill};
+use super::host_copies::HostCopies;
 use super::lanes::Lanes;
 use super::mounts::DurableWrite;
 use super::pipeline::{self, Shared};
 use super::write_plan::{Cut, WritePlan, plan};
 pub use super::write_plan::{Layout, RangeSums, Source, WriteTensor};
-use super::{CHUNK, Call, snapshot};
+use super::{CHUNK, Call, Stage, rings, snapshot};
 use crate::checksum;
 use crate::error::{Error, Result};
 use crate::io::write::TempFile;
@@ -27,6 +33,9 @@ const DIRECT_TOTAL: u64 = 4 << 20;
 
 /// Bytes of a write past the page cache, which is not worth its way to the disk when it is small.
 const DIRECT_CHUNK: usize = 1 << 20;
+
+/// How often a save that waits for copies within GPUs looks after them.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How tensors are written.
 #[derive(Clone, Copy, Debug)]
@@ -53,9 +62,19 @@ pub struct Written {
 /// Makes the data files, one per shard: called once, before the first byte is written.
 pub type OpenFiles<'o> = dyn FnMut(&mut Call<'_>) -> Result<Vec<TempFile>> + 'o;
 
-/// Writes all tensors to their places in the files that `open` makes. With
-/// [`copies_first`](Call::copies_first) they are copied before that, as far as the budget goes; one that is
-/// used up by the buffers of GPUs has no room for copies.
+/// Announces the GPUs that tensors are in, so that the saves which are made from now on leave this one the
+/// memory that it needs for them.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT for a limit below the minimum.
+pub fn announce(call: &Call<'_>, tensors: &[WriteTensor<'_>]) -> Result<()> {
+    rings::announce(call, &devices(tensors)).map(|_| ())
+}
+
+/// Writes all tensors to their places in the files that `open` makes. Some are copied before that, as the
+/// call [says](Call::copies_first) and as far as the budget goes; one that is used up by the buffers of GPUs
+/// has no room for copies.
 ///
 /// # Errors
 ///
@@ -67,9 +86,43 @@ pub fn execute(
     open: &mut OpenFiles<'_>,
     options: &WriteOptions,
 ) -> Result<Written> {
-    if call.copies_first && snapshot::has_room(call, tensors)? {
-        return snapshot::execute(call, tensors, layout, open, options);
+    if call.copies_first == CopiesFirst::Host
+        && let Some(copies) = HostCopies::new(call, tensors)?
+    {
+        let elements = copies.elements(tensors);
+        let copied = copies.tensors(tensors, &elements);
+        call.monitor().reach(Stage::HostCopied);
+        wait_for_events(call)?;
+        call.monitor().reach(Stage::Copied);
+        return execute_now(call, &copied, layout, open, options);
     }
+    if call.copies_first != CopiesFirst::Nothing
+        && let Some(written) = snapshot::execute(call, tensors, layout, open, options)?
+    {
+        return Ok(written);
+    }
+    execute_now(call, tensors, layout, open, options)
+}
+
+/// Waits until the call's copies may begin.
+fn wait_for_events(call: &mut Call<'_>) -> Result<()> {
+    for event in &call.after {
+        while !event.is_reached(&event.context().enter()?)? {
+            call.progress.poll()?;
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+    Ok(())
+}
+
+/// Writes tensors from where they are.
+fn execute_now(
+    call: &mut Call<'_>,
+    tensors: &[WriteTensor<'_>],
+    layout: &Layout,
+    open: &mut OpenFiles<'_>,
+    options: &WriteOptions,
+) -> Result<Written> {
     let total: u64 = layout.shard_sizes.iter().sum();
     let files = open(call)?;
     let durable = begin_durable(call, &files, options, total);
@@ -119,7 +172,7 @@ pub fn execute(
             )
         },
     );
-    finish_lanes(call, &lanes, ended)?;
+    finish_lanes(call, lanes, ended)?;
     run.finish(call, admission.num_threads);
     Ok(Written::new(files, &plan, tensors.len(), options, durable))
 }
@@ -133,13 +186,8 @@ pub(super) fn open_lanes<'c>(
     Lanes::open(call, &devices(tensors), pageable as u64)
 }
 
-/// Number of GPUs that tensors are in.
-pub(super) fn num_devices(tensors: &[WriteTensor<'_>]) -> usize {
-    devices(tensors).len()
-}
-
 /// The GPUs that tensors are in, with the bytes of each.
-fn devices(tensors: &[WriteTensor<'_>]) -> BTreeMap<i32, u64> {
+pub(super) fn devices(tensors: &[WriteTensor<'_>]) -> BTreeMap<i32, u64> {
     let mut devices: BTreeMap<i32, u64> = BTreeMap::new();
     for tensor in tensors {
         if let Source::Device(span) = &tensor.source {
@@ -149,17 +197,16 @@ fn devices(tensors: &[WriteTensor<'_>]) -> BTreeMap<i32, u64> {
     devices
 }
 
-/// Waits until no copy from a GPU is under way, however the copying has `ended`.
-pub(super) fn finish_lanes(
-    call: &mut Call<'_>,
-    lanes: &Lanes<'_>,
-    ended: Result<()>,
-) -> Result<()> {
+/// Waits until no copy from a GPU is under way, however the copying has `ended`, and gives the lanes back.
+pub(super) fn finish_lanes(call: &mut Call<'_>, lanes: Lanes<'_>, ended: Result<()>) -> Result<()> {
     if lanes.is_empty() {
         return ended;
     }
-    let lost = lanes.finish();
+    let mut ended = ended;
+    let lost = lanes.finish(&mut call.progress, &mut ended);
     lanes.note(&mut call.stats);
+    drop(lanes);
+    call.pinned = 0;
     ended.and(lost.into_values().next().map_or(Ok(()), Err))
 }
 

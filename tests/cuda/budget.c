@@ -55,10 +55,14 @@ static void keep_within(const char *prefix, uint64_t limit, int kind, int with_h
     start_afresh(gpu.num_devices, with_host, kind <= KIND_STRICT);
     CHECK(gpu_stats().live_pinned_bytes == 0);
     CHECK_OK(call(kind, prefix, context, own_limit ? limit : 0, &stats, &error), error);
+    CHECK(gpu_stats().peak_device_bytes == gpu_stats().live_device_bytes); /* the tensors' own */
+    CHECK(stats.bytes_device == model_device_bytes(&model));
     peak = gpu_stats().peak_pinned_bytes;
-    /* One after the other, tensors leave buffers behind that those of the next do not fit: they count for the context,
-     * whose budget is 256 MiB if it is not the limit. */
-    most = kind != KIND_SEQUENTIAL ? stats.peak_pinned_bytes : own_limit ? (uint64_t)256 << 20 : limit;
+    /* One after the other, tensors leave the buffers of their device behind, for the next one there: these count for the
+     * context. */
+    most = stats.peak_pinned_bytes * (kind == KIND_SEQUENTIAL ? (uint64_t)gpu.num_devices : 1);
+    if (!own_limit && most > limit)
+        most = limit;
     if (!(peak <= most && stats.peak_pinned_bytes <= stats.peak_host_bytes &&
           stats.peak_host_bytes <= limit)) {
         fprintf(stderr, "kind %d, limit %" PRIu64 "%s: pinned %" PRIu64 ", said to be %" PRIu64 ", in all %" PRIu64 "\n",
@@ -66,6 +70,8 @@ static void keep_within(const char *prefix, uint64_t limit, int kind, int with_h
         CHECK(!"the budget holds");
     }
     CHECK(stats.num_slots >= (uint64_t)gpu.num_devices);
+    if (fake.reset != NULL && kind != KIND_SEQUENTIAL)
+        CHECK(peak == stats.peak_pinned_bytes); /* what there was, not what there might have been */
     if (kind <= KIND_STRICT)
         CHECK(model_is_complete(&model));
     else
@@ -127,6 +133,61 @@ static void keep_the_buffers(const char *prefix)
     CHECK(gpu_stats().live_pinned_bytes == 0 && gpu_stats().retains[0] == 1);
 }
 
+/* Restores `num` tensors of `size` bytes, on so many devices in turn. */
+static void restore_on(const char *prefix, const tfckpt_context *context, int num_devices, int num, int64_t size,
+                       tfckpt_stats *stats)
+{
+    tfckpt_restore_options options = TFCKPT_RESTORE_OPTIONS_INIT;
+    tfckpt_error *error = NULL;
+
+    model_free(&model);
+    for (int i = 0; i < num; i++) {
+        char key[32];
+
+        snprintf(key, sizeof key, "layer_%d", i);
+        model_add(&model, key, TFCKPT_DTYPE_UINT8, size, NONE, i % num_devices);
+    }
+    model_save(&model, prefix);
+    options.context = context;
+    options.stats = stats;
+    CHECK_OK(tfckpt_restore(prefix, model_in_place(&model), model.num, &options, NULL, &error), error);
+    CHECK(model_is_complete(&model));
+}
+
+/* A context's buffers serve all its calls, on however many devices, and a call holds only what it needs. */
+static void use_the_same_buffers(const char *prefix)
+{
+    tfckpt_context_options resources = TFCKPT_CONTEXT_OPTIONS_INIT;
+    tfckpt_context *context = NULL;
+    tfckpt_stats stats = TFCKPT_STATS_INIT;
+    tfckpt_error *error = NULL;
+    uint64_t slot = 0;
+
+    if (!needs_the_fake("counting allocations"))
+        return;
+    start_afresh(gpu.num_devices, 0, 1);
+    resources.max_host_bytes = 64 << 20;
+    resources.num_threads = 5;
+    CHECK_OK(tfckpt_context_new(&resources, &context, &error), error);
+    for (int i = 0; i < 4; i++) {
+        uint64_t made;
+
+        restore_on(prefix, context, i % 2 == 0 ? 1 : gpu.num_devices, 4, 2000000, &stats);
+        made = fake.calls("cuMemHostAlloc");
+        if (i == 0)
+            slot = gpu_stats().live_pinned_bytes / made;
+        CHECK(gpu_stats().live_pinned_bytes == made * slot); /* all of one size, none given back */
+    }
+    tfckpt_context_free(context);
+
+    resources.max_host_bytes = 0;
+    resources.num_threads = 16;
+    CHECK_OK(tfckpt_context_new(&resources, &context, &error), error);
+    restore_on(prefix, context, 1, 1, 4096, &stats);
+    CHECK(stats.num_slots == 1 && stats.peak_host_bytes <= 16 << 20);
+    tfckpt_context_free(context);
+}
+
 /* The system has less page-locked memory than the budget allows: the call makes do with what there is. */
 static void run_out_of_pinned_memory(const char *prefix)
 {
@@ -161,6 +222,77 @@ static void run_out_of_pinned_memory(const char *prefix)
         CHECK(fake.set("pinned_limit", 0) == 0);
         CHECK_OK(call(kind, prefix, context, 0, &stats, &error), error);
         CHECK(stats.num_retries == 0);
+        tfckpt_context_free(context);
+        CHECK(gpu_stats().live_pinned_bytes == 0);
+    }
+}
+
+/* Restores with a code for each tensor, as a job or not. Returns how many of the codes are `code`. */
+static size_t restore_and_count(const char *prefix, const tfckpt_context *context, int as_job, tfckpt_code code)
+{
+    tfckpt_restore_options options = TFCKPT_RESTORE_OPTIONS_INIT;
+    tfckpt_code codes[MODEL_SIZE];
+    tfckpt_job *job = NULL;
+    tfckpt_error *error = NULL;
+    size_t count = 0;
+
+    options.context = context;
+    options.keep_going = as_job;
+    if (as_job) {
+        CHECK_OK(tfckpt_restore_async(prefix, model_in_place(&model), model.num, &options, &job, &error), error);
+        CHECK(tfckpt_job_wait(job, FOREVER, NULL) == code);
+        CHECK_OK(tfckpt_job_codes(job, codes, model.num, &error), error);
+        tfckpt_job_free(job);
+    } else {
+        CHECK(tfckpt_restore(prefix, model_in_place(&model), model.num, &options, codes, NULL) == code);
+    }
+    for (size_t i = 0; i < model.num; i++)
+        count += codes[i] == code;
+    return count;
+}
+
+/* There is no page-locked memory at all, for far more tensors than there would be buffers, and all of them are asked for:
+ * each gets its code, however many threads find out at the same time. */
+static void run_out_for_all(const char *prefix)
+{
+    enum { NUM = 40, NUM_FAULTS = 64 };
+    static const int64_t sizes[] = {4096, 3 << 20}; /* many by one read, and several reads for each */
+    static char faults[NUM_FAULTS * 32];
+    size_t length = 0;
+
+    if (!needs_the_fake("a limit of page-locked memory"))
+        return;
+    for (int i = 1; i <= NUM_FAULTS; i++)
+        length += (size_t)snprintf(faults + length, sizeof faults - length, "%scuMemHostAlloc:%d:700", i > 1 ? "," : "", i);
+    for (int round = 0; round < 16; round++) {
+        tfckpt_context_options options = TFCKPT_CONTEXT_OPTIONS_INIT;
+        tfckpt_context *context = NULL;
+        tfckpt_error *error = NULL;
+        int as_job = round & 1, large = round >> 1 & 1;
+
+        model_free(&model);
+        gpu_reset();
+        memset(&model, 0, sizeof model);
+        for (int i = 0; i < NUM; i++) {
+            char key[32];
+
+            snprintf(key, sizeof key, "tensor_%02d", i);
+            model_add(&model, key, TFCKPT_DTYPE_UINT8, i < 8 || !large ? sizes[large] : sizes[0], NONE, 0);
+        }
+        model_save(&model, prefix);
+        options.max_host_bytes = 16 << 20;
+        options.num_threads = round < 4 ? 1 : 8;
+        CHECK_OK(tfckpt_context_new(&options, &context, &error), error);
+        CHECK(fake.set("pinned_limit", 1) == 0);
+        CHECK(restore_and_count(prefix, context, as_job, TFCKPT_RESOURCE_EXHAUSTED) == NUM);
+        CHECK(fake.set("pinned_limit", 0) == 0);
+
+        /* The same with an error that is not about memory, and is there again whenever somebody tries. */
+        CHECK(fake.set_faults(faults) == 0);
+        CHECK(restore_and_count(prefix, context, as_job, TFCKPT_INTERNAL) == NUM);
+        CHECK(fake.set_faults(NULL) == 0);
+        CHECK(restore_and_count(prefix, context, as_job, TFCKPT_OK) == NUM);
+        CHECK(model_is_complete(&model));
         tfckpt_context_free(context);
         CHECK(gpu_stats().live_pinned_bytes == 0);
     }
@@ -211,6 +343,8 @@ int main(int argc, char **argv)
     keep_the_buffers(prefix);
     run_out_of_pinned_memory(prefix);
     count_what_could_not_be_had(prefix);
+    use_the_same_buffers(prefix);
+    run_out_for_all(prefix);
     model_free(&model);
     remove_scratch_folder(dir);
     return 0;

@@ -73,18 +73,104 @@ static void return_at_once(const char *prefix, const tfckpt_context *context, co
     check(job, streams, prefix);
 }
 
-/* Tensors of the host go along: they are copied before the call returns. */
-static void copy_the_hosts_too(const char *prefix, const tfckpt_context *context, const gpu_stream *streams)
+/* Tensors of the host go along: they are copied before the call returns, which does not wait for the device, nor for room
+ * for what is there already. */
+static void copy_the_hosts_too(const char *prefix, const gpu_stream *streams)
 {
+    tfckpt_context *context = new_context(9 << 20); /* a third of the model */
     tfckpt_job *job;
 
     model_put(&model, 0);
+    if (fake.reset != NULL)
+        fake.hold(1);
     job = save_async(prefix, context, streams);
     for (size_t i = 0; i < model.num; i++)
         if (model.members[i].device == HOST)
             memset(model.members[i].host, POISON, model.members[i].size);
     go_on_training(job, streams);
+    if (fake.reset != NULL)
+        fake.hold(0);
     check(job, streams, prefix);
+    tfckpt_context_free(context);
+}
+
+/* Hosts' tensors of all sizes, and strings among them, with a budget that holds copies of them, or does not. */
+static void copy_what_is_large_too(const char *prefix, uint64_t max_host_bytes)
+{
+    enum { NUM_BYTES = 5000001, NUM_STRINGS = 3, NUM_TENSORS = 4 };
+    static const int64_t bytes_shape[] = {NUM_BYTES}, strings_shape[] = {NUM_STRINGS}, few_shape[] = {3};
+    static unsigned char bytes[2][NUM_BYTES], text[2][NUM_BYTES], few[2][3];
+    tfckpt_save_options options = TFCKPT_SAVE_OPTIONS_INIT;
+    tfckpt_context *context = new_context(max_host_bytes);
+    tfckpt_string strings[NUM_STRINGS];
+    tfckpt_strings *restored = NULL;
+    tfckpt_tensor tensors[NUM_TENSORS];
+    tfckpt_job *job = NULL;
+    tfckpt_error *error = NULL;
+    gpu_address address = gpu_alloc(NUM_BYTES);
+    size_t size;
+
+    fill(bytes[0], NUM_BYTES, 1);
+    fill(text[0], NUM_BYTES, 2);
+    fill(few[0], sizeof few[0], 3);
+    memcpy(bytes[1], bytes[0], NUM_BYTES);
+    memcpy(text[1], text[0], NUM_BYTES);
+    memcpy(few[1], few[0], sizeof few[0]);
+    gpu_write(address, bytes[0], NUM_BYTES);
+    memset(strings, 0, sizeof strings);
+    strings[0].data = (const char *)text[1];
+    strings[0].size = 10;
+    strings[2].data = (const char *)text[1] + 10;
+    strings[2].size = NUM_BYTES - 10;
+    tensors[0] = host_tensor("bytes", TFCKPT_DTYPE_UINT8, 1, bytes_shape, bytes[1], NUM_BYTES);
+    tensors[1] = device_tensor("device", TFCKPT_DTYPE_UINT8, 1, bytes_shape, 0, address, NUM_BYTES);
+    tensors[2] = host_tensor("strings", TFCKPT_DTYPE_STRING, 1, strings_shape, strings, sizeof strings);
+    tensors[3] = host_tensor("few", TFCKPT_DTYPE_UINT8, 1, few_shape, few[1], sizeof few[1]);
+    options.context = context;
+    options.device_snapshot = 1;
+    options.chunk_checksums = 1;
+    CHECK_OK(tfckpt_save_async(prefix, tensors, NUM_TENSORS, &options, &job, &error), error);
+    memset(bytes[1], POISON, NUM_BYTES);
+    memset(text[1], POISON, NUM_BYTES);
+    memset(few[1], POISON, sizeof few[1]);
+    memset(strings, 0, sizeof strings);
+    CHECK_OK(tfckpt_job_wait_snapshot(job, FOREVER, &error), error);
+    gpu_set(address, POISON, NUM_BYTES);
+    CHECK_OK(tfckpt_job_wait(job, FOREVER, &error), error);
+    tfckpt_job_free(job);
+
+    tensors[2].data = &restored;
+    tensors[2].size = sizeof restored;
+    CHECK_OK(tfckpt_restore(prefix, tensors, NUM_TENSORS, NULL, NULL, &error), error);
+    CHECK(memcmp(bytes[1], bytes[0], NUM_BYTES) == 0 && memcmp(few[1], few[0], sizeof few[1]) == 0);
+    CHECK(gpu_holds(address, bytes[0], NUM_BYTES));
+    CHECK(memcmp(tfckpt_strings_get(restored, 0, &size), text[0], 10) == 0 && size == 10);
+    CHECK(tfckpt_strings_get(restored, 1, &size) != NULL && size == 0);
+    CHECK(memcmp(tfckpt_strings_get(restored, 2, &size), text[0] + 10, NUM_BYTES - 10) == 0 && size == NUM_BYTES - 10);
+    tfckpt_strings_free(restored);
+    tfckpt_context_free(context);
+    CU(gpu.cuMemFree(address));
+}
+
+/* There seems to be room, but no piece of that size: as if there were none. */
+static void do_without_one_piece(const char *prefix, const tfckpt_context *context, const gpu_stream *streams)
+{
+    static const char *const faults[] = {"cuMemAlloc:1:2", "cuMemAlloc:2:2"};
+
+    if (!needs_the_fake("an allocation that fails"))
+        return;
+    for (int i = 0; i < gpu.num_devices; i++) {
+        uint64_t d2d = gpu_stats().d2d_copies;
+        tfckpt_job *job;
+
+        model_put(&model, 0);
+        CHECK(fake.set_faults(faults[i]) == 0);
+        job = save_async(prefix, context, streams);
+        CHECK(fake.set_faults(NULL) == 0);
+        go_on_training(job, streams);
+        check(job, streams, prefix);
+        CHECK(gpu_stats().d2d_copies == d2d);
+    }
 }
 
 /* A device without room: the tensors are copied to the host, as without the option. */
@@ -204,15 +290,18 @@ int main(int argc, char **argv)
     for (int with_host = 0; with_host < 2; with_host++) {
         model_of_all_kinds(&model, gpu.num_devices, with_host);
         if (with_host)
-            copy_the_hosts_too(prefix, context, streams);
+            copy_the_hosts_too(prefix, streams);
         else
             return_at_once(prefix, context, streams);
         do_without_room(prefix, context, streams);
+        do_without_one_piece(prefix, context, streams);
         save_with_a_saver(prefix, context, streams);
         refuse_what_is_wrong(prefix, context, streams);
         model_free(&model);
     }
     tfckpt_context_free(context);
+    copy_what_is_large_too(prefix, 64 << 20);
+    copy_what_is_large_too(prefix, 6 << 20);
     use_a_given_context(prefix);
     for (int device = 0; device < gpu.num_devices; device++) {
         gpu_use(device);

@@ -330,6 +330,21 @@ static void hand_over_from_a_pool(void)
 
 /* ---- Faults ---- */
 
+static uint64_t num_late; /* faults that the call could not know of */
+
+/* What the driver says of the copies that run after the call. */
+static int wait_as_the_consumer(void)
+{
+    int code = 0;
+
+    for (int device = 0; device < gpu.num_devices; device++) {
+        gpu_use(device);
+        code |= gpu.cuStreamSynchronize(NULL);
+    }
+    gpu_use(0);
+    return code;
+}
+
 /* Restores with a fault, uses what is handed over, and deletes it, in one of several ways. Returns whether the fault was
  * met. */
 static int run_with_fault(const char *symbol, uint64_t nth, int fault, uint64_t way)
@@ -341,23 +356,35 @@ static int run_with_fault(const char *symbol, uint64_t nth, int fault, uint64_t 
     tfckpt_reader *reader = open_reader(context);
     tfckpt_restore_options restore = TFCKPT_RESTORE_OPTIONS_INIT;
     tfckpt_dlpack_options options = TFCKPT_DLPACK_OPTIONS_INIT;
-    int with_codes = way % 4 < 2, is_async = strcmp(symbol, "ASYNC") == 0;
+    int with_codes = way % 4 < 2, is_async = strcmp(symbol, "ASYNC") == 0, late = 0;
     tfckpt_error *error = NULL;
     tfckpt_code code;
     char text[64];
 
     options.restore = &restore;
     options.max_slab_size = way % 3 == 0 ? 1 : 0;
-    restore.stream_ordered = way % 8 >= 4 && !is_async;
+    restore.stream_ordered = way % 8 >= 4;
     ask_for_all(NULL);
     snprintf(text, sizeof text, "%s:%" PRIu64 ":%d", symbol, nth, fault);
     CHECK(fake.set_faults(text) == 0);
     code = tfckpt_reader_restore_dlpack(reader, requests, model.num, &options, tensors, with_codes ? codes : NULL, &error);
-    if (code != TFCKPT_OK) {
-        snprintf(text, sizeof text, "CUDA error %d", fault);
+    snprintf(text, sizeof text, "CUDA error %d", fault);
+    if (code != TFCKPT_OK)
         CHECK(error != NULL && strstr(tfckpt_error_message(error), text) != NULL);
-    }
     tfckpt_error_free(error);
+    if (restore.stream_ordered && is_async) {
+        late = wait_as_the_consumer();
+        CHECK(late == 0 || late == fault);
+    }
+    if (late != 0 && code == TFCKPT_OK)
+        num_late++;
+    if (late != 0) { /* the next call is told as well */
+        managed_tensor *again[MODEL_SIZE];
+
+        error = NULL;
+        CHECK_FAILS(tfckpt_reader_restore_dlpack(reader, requests, model.num, &options, again, NULL, &error),
+                    TFCKPT_INTERNAL, error, text);
+    }
     for (size_t i = 0; i < model.num; i++) { /* no calls of the driver here: they would be counted */
         CHECK((tensors[i] != NULL) == (code == TFCKPT_OK || (with_codes && codes[i] == TFCKPT_OK)));
         if (tensors[i] != NULL && !restore.stream_ordered)
@@ -370,7 +397,7 @@ static int run_with_fault(const char *symbol, uint64_t nth, int fault, uint64_t 
     fired = fake.faults_fired() - fired;
     CHECK(gpu_same_thread(thread));
     CHECK(code == TFCKPT_OK || fired > 0);
-    CHECK(!(is_async && fired > 0) || code != TFCKPT_OK);
+    CHECK(!(is_async && fired > 0) || code != TFCKPT_OK || late == fault);
     if (!gpu_nothing_left(before)) {
         fprintf(stderr, "after the fault %s:%" PRIu64 ":%d\n", symbol, nth, fault);
         CHECK(!"nothing is left");
@@ -387,12 +414,17 @@ static void run_all_faults(void)
 
     while (run_with_fault("*", calls, faults[(calls + seed) % 3], calls + seed))
         calls++;
-    while (run_with_fault("ASYNC", copies, 700, copies + seed)) {
-        gpu_reset(); /* the device was given up */
-        copies++;
+    CHECK(fake.set("delay_us", 2000) == 0); /* so that copies are under way when the call returns */
+    for (uint64_t way = 0; way < 8; way++) {
+        copies = 1;
+        while (run_with_fault("ASYNC", copies, 700, way)) {
+            gpu_reset(); /* the device was given up */
+            CHECK(fake.set("delay_us", 2000) == 0);
+            copies++;
+        }
     }
-    printf("%" PRIu64 " calls, %" PRIu64 " copies\n", calls - 1, copies - 1);
-    CHECK(calls > 20 && copies > 1);
+    printf("%" PRIu64 " calls, %" PRIu64 " copies, %" PRIu64 " met after the call\n", calls - 1, copies - 1, num_late);
+    CHECK(calls > 20 && copies > 1 && num_late > 0);
 }
 
 int main(int argc, char **argv)

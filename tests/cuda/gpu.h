@@ -61,11 +61,13 @@ static struct fake_driver {
     __typeof__(fakecuda_set_faults) *set_faults;
     __typeof__(fakecuda_faults_fired) *faults_fired;
     __typeof__(fakecuda_stats) *stats;
+    __typeof__(fakecuda_stat) *stat;
     __typeof__(fakecuda_hold) *hold;
     __typeof__(fakecuda_hold_stream) *hold_stream;
     __typeof__(fakecuda_drain) *drain;
     __typeof__(fakecuda_pending) *pending;
     __typeof__(fakecuda_peek) *peek;
+    __typeof__(fakecuda_poke) *poke;
     __typeof__(fakecuda_capture_invalidated) *capture_invalidated;
     __typeof__(fakecuda_thread_context_depth) *thread_context_depth;
     __typeof__(fakecuda_calls) *calls;
@@ -172,11 +174,13 @@ static inline void gpu_start(void)
     FAKE_FIND(set_faults);
     FAKE_FIND(faults_fired);
     FAKE_FIND(stats);
+    FAKE_FIND(stat);
     FAKE_FIND(hold);
     FAKE_FIND(hold_stream);
     FAKE_FIND(drain);
     FAKE_FIND(pending);
     FAKE_FIND(peek);
+    FAKE_FIND(poke);
     FAKE_FIND(capture_invalidated);
     FAKE_FIND(thread_context_depth);
     FAKE_FIND(calls);
@@ -316,6 +320,12 @@ static inline struct fakecuda_stats gpu_stats(void)
     if (fake.reset != NULL)
         fake.stats(&stats, sizeof stats);
     return stats;
+}
+
+/* How often the fake was asked for device memory, 0 on a real driver. A destination of the caller's needs none beside. */
+static inline uint64_t gpu_allocations(void)
+{
+    return fake.reset != NULL ? fake.calls("cuMemAlloc") + fake.calls("cuMemAllocAsync") : 0;
 }
 
 /* Whether nothing is there that was not there before, and nothing was done that a guest does not do. Everything holds on a

@@ -74,6 +74,17 @@ static inline void model_of_all_kinds(struct model *model, int num_devices, int 
             model->members[i].bytes[b] &= 1;
 }
 
+/* Bytes of the tensors on devices: what is copied from or to them. */
+static inline uint64_t model_device_bytes(const struct model *model)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < model->num; i++)
+        if (model->members[i].device != HOST)
+            bytes += model->members[i].size;
+    return bytes;
+}
+
 /* The tensors in their memory, wherever that is. */
 static inline const tfckpt_tensor *model_in_place(struct model *model)
 {

@@ -7,9 +7,11 @@ static struct model model;
 static void restore_once(const char *prefix)
 {
     struct fakecuda_stats before = gpu_stats();
+    uint64_t allocations = gpu_allocations();
     tfckpt_error *error = NULL;
 
     CHECK_OK(tfckpt_restore(prefix, model_in_place(&model), model.num, NULL, NULL, &error), error);
+    CHECK(gpu_allocations() == allocations);
     CHECK(model_is_complete(&model));
     CHECK(gpu_nothing_left(before));
 }
@@ -37,6 +39,7 @@ static void restore_again_and_again(const char *prefix)
         CHECK_OK(tfckpt_reader_restore(reader, model_in_place(&model), model.num, &options, NULL, &error), error);
         CHECK(model_is_complete(&model));
         CHECK(stats.bytes == bytes && stats.num_tensors == model.num);
+        CHECK(stats.bytes_device == model_device_bytes(&model));
         CHECK(stats.bytes_verified == (verify == TFCKPT_VERIFY_NONE ? 0 : bytes));
         CHECK(stats.bytes_unverified == (verify == TFCKPT_VERIFY_NONE ? bytes : 0));
         CHECK(stats.num_slots >= 1 && stats.num_retries == 0);
@@ -114,10 +117,13 @@ int main(int argc, char **argv)
     path_in(large, dir, "large.ckpt");
 
     for (int with_host = 0; with_host < 2; with_host++) {
+        gpu_reset();
         model_of_all_kinds(&model, 1, with_host);
         model_save(&model, prefix);
         restore_once(prefix);
         restore_again_and_again(prefix);
+        /* Device memory was never needed beside that of the tensors. */
+        CHECK(gpu_stats().peak_device_bytes == gpu_stats().live_device_bytes);
         restore_what_there_is(prefix);
         restore_nothing(prefix);
         model_free(&model);

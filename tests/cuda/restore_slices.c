@@ -148,6 +148,39 @@ static void share_a_small_table(const char *prefix)
         CU(gpu.cuMemFree((uintptr_t)tensors[i].data));
 }
 
+/* Columns of a wide table lie far apart in the file, each row's by itself, but next to each other on the device: they go
+ * there together. */
+static void send_columns_together(const char *prefix)
+{
+    enum { HEIGHT = 512, WIDTH = 4096, WANTED = 512 }; /* eight chunks; 2 KiB of each row of 16 KiB */
+    static const int64_t shape[] = {HEIGHT, WIDTH}, slice_shape[] = {HEIGHT, WANTED};
+    static float wide[HEIGHT][WIDTH], want[HEIGHT][WANTED];
+    tfckpt_tensor tensor = host_tensor("wide", TFCKPT_DTYPE_FLOAT, 2, shape, wide, sizeof wide);
+    tfckpt_save_options save = TFCKPT_SAVE_OPTIONS_INIT;
+    tfckpt_restore_options options = TFCKPT_RESTORE_OPTIONS_INIT;
+    tfckpt_error *error = NULL;
+    gpu_address address = gpu_alloc(sizeof want);
+
+    fill(wide, sizeof wide, 5);
+    for (int r = 0; r < HEIGHT; r++)
+        memcpy(want[r], wide[r] + 3 * WANTED, sizeof want[r]);
+    save.no_sync = 1;
+    save.chunk_checksums = 1;
+    CHECK_OK(tfckpt_save(prefix, &tensor, 1, &save, NULL, &error), error);
+    tensor = device_tensor("wide", TFCKPT_DTYPE_FLOAT, 2, slice_shape, 0, address, sizeof want);
+    tensor.slice_spec = "512 4096 0,512:1536,512";
+    for (int verify = TFCKPT_VERIFY_FULL; verify <= TFCKPT_VERIFY_NONE; verify++) {
+        struct fakecuda_stats before = gpu_stats();
+
+        gpu_set(address, POISON, sizeof want);
+        options.verify = verify;
+        CHECK_OK(tfckpt_restore(prefix, &tensor, 1, &options, NULL, &error), error);
+        CHECK(gpu_stats().h2d_copies - before.h2d_copies <= 2);
+        CHECK(gpu_holds(address, want, sizeof want));
+    }
+    CU(gpu.cuMemFree(address));
+}
+
 int main(int argc, char **argv)
 {
     char dir[PATH_SIZE], prefixes[3][PATH_SIZE];
@@ -189,6 +222,7 @@ int main(int argc, char **argv)
     }
     tfckpt_context_free(small);
     share_a_small_table(prefixes[0]);
+    send_columns_together(prefixes[0]);
     CHECK(gpu_nothing_left(before));
 
     free(table);

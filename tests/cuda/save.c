@@ -40,6 +40,53 @@ static void save_both_ways(const char *dir, const tfckpt_save_options *options)
     CHECK(save_to(folder, 0, options, &stats) == save_to(folder, 1, options, &host_stats));
     CHECK(stats.bytes == host_stats.bytes && stats.bytes_io == host_stats.bytes_io);
     CHECK(stats.num_slots >= 1 && host_stats.num_slots == 0);
+    CHECK(stats.bytes_device == model_device_bytes(&model) && host_stats.bytes_device == 0);
+}
+
+/* A tensor without elements has no memory: its address may be anything. */
+static void save_empty_tensors(const char *dir)
+{
+    static const int64_t shapes[][2] = {{0, 5}, {7, 0}, {0, 0}};
+    char folder[PATH_SIZE], prefix[PATH_SIZE];
+    tfckpt_save_options options = TFCKPT_SAVE_OPTIONS_INIT;
+    tfckpt_restore_options restore = TFCKPT_RESTORE_OPTIONS_INIT;
+    tfckpt_stats stats = TFCKPT_STATS_INIT;
+    tfckpt_tensor tensors[3];
+    tfckpt_job *job = NULL;
+    tfckpt_error *error = NULL;
+    uint64_t digests[5];
+
+    path_in(folder, dir, "empty");
+    path_in(prefix, folder, "model.ckpt");
+    options.no_sync = 1;
+    for (int way = 0; way < 5; way++) { /* on the host, from devices, in the background in three ways */
+        for (int i = 0; i < 3; i++) {
+            static const char *const keys[] = {"a", "b", "c"};
+
+            tensors[i] = host_tensor(keys[i], TFCKPT_DTYPE_INT32, 2, shapes[i], NULL, 0);
+            if (way > 0)
+                tensors[i] = device_tensor(keys[i], TFCKPT_DTYPE_INT32, 2, shapes[i], i % gpu.num_devices,
+                                           i == 0 ? 0 : (gpu_address)i << 40, 0);
+        }
+        options.borrow = way == 3;
+        options.device_snapshot = way == 4;
+        options.stats = way < 2 ? &stats : NULL;
+        CHECK(mkdir(folder, 0755) == 0);
+        if (way < 2) {
+            CHECK_OK(tfckpt_save(prefix, tensors, 3, &options, NULL, &error), error);
+            CHECK(stats.num_tensors == 3 && stats.bytes == 0 && stats.bytes_device == 0);
+        } else {
+            CHECK_OK(tfckpt_save_async(prefix, tensors, 3, &options, &job, &error), error);
+            CHECK_OK(tfckpt_job_wait(job, FOREVER, &error), error);
+            tfckpt_job_free(job);
+        }
+        digests[way] = folder_digest(folder);
+        CHECK(digests[way] == digests[0]);
+        restore.stats = &stats;
+        CHECK_OK(tfckpt_restore(prefix, tensors, 3, &restore, NULL, &error), error);
+        CHECK(stats.num_tensors == 3 && stats.bytes_device == 0);
+        remove_scratch_folder(folder);
+    }
 }
 
 int main(int argc, char **argv)
@@ -68,6 +115,7 @@ int main(int argc, char **argv)
         }
         model_free(&model);
     }
+    save_empty_tensors(dir);
     CHECK(gpu_nothing_left(before));
     remove_scratch_folder(dir);
     return 0;

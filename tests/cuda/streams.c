@@ -88,6 +88,44 @@ static void return_before_the_copies(const char *prefix, gpu_stream stream)
     CU(gpu.cuMemFree(other));
 }
 
+/* A saver's restore does the same, on the streams of the saver's tensors. */
+static void return_before_a_savers_copies(const char *prefix, gpu_stream stream)
+{
+    gpu_address other = gpu_alloc(LARGE), address = model.members[0].address;
+    tfckpt_saver_options saver_options = TFCKPT_SAVER_OPTIONS_INIT;
+    tfckpt_restore_options options = TFCKPT_RESTORE_OPTIONS_INIT;
+    tfckpt_context *context = new_context(32 << 20);
+    tfckpt_saver *saver = NULL;
+    tfckpt_error *error = NULL;
+    void *out = NULL;
+
+    CU(gpu.cuMemHostAlloc(&out, SIZE, 0));
+    saver_options.context = context;
+    options.stream_ordered = 1;
+    CHECK_OK(tfckpt_saver_create(on_stream(stream, 0), 1, NULL, 0, &saver_options, &saver, &error), error);
+    for (int round = 0; round < 2; round++) {
+        uint64_t executed = gpu_stats().copies_executed;
+
+        if (fake.reset != NULL)
+            CHECK(fake.hold_stream(stream, 1) == 0);
+        for (int i = 0; i < 20; i++)
+            CU(gpu.cuMemsetD8Async(other, (unsigned char)i, LARGE, stream));
+        CU(gpu.cuMemsetD8Async(address, BEFORE, SIZE, stream));
+        CHECK_OK(tfckpt_saver_restore(saver, prefix, &options, &error), error);
+        CHECK(gpu_stats().copies_executed == executed);
+        if (fake.reset != NULL)
+            CHECK(fake.hold_stream(stream, 0) == 0);
+        CU(gpu.cuMemcpyDtoHAsync(out, address, SIZE, stream));
+        CU(gpu.cuMemsetD8Async(address, AFTER, SIZE, stream));
+        CU(gpu.cuStreamSynchronize(stream));
+        CHECK(memcmp(out, model.members[0].bytes, SIZE) == 0);
+    }
+    tfckpt_saver_free(saver);
+    tfckpt_context_free(context);
+    CU(gpu.cuMemFreeHost(out));
+    CU(gpu.cuMemFree(other));
+}
+
 /* ---- With a stream that stands still, on the fake ---- */
 
 /* Waits until the library has enqueued its copies, and then a little for one that does not wait as it should. */
@@ -180,6 +218,47 @@ static void hold_the_stream(const char *prefix, gpu_stream stream)
     free(bytes);
 }
 
+/* A call that is ordered with nothing does not wait for copies that an earlier one has left behind, neither on its stream nor
+ * for its buffers, of which there are as many again. */
+static void do_not_wait_for_others(const char *prefix, gpu_stream stream)
+{
+    gpu_address address = model.members[0].address, other = gpu_alloc(SIZE);
+    tfckpt_context_options with = TFCKPT_CONTEXT_OPTIONS_INIT;
+    tfckpt_restore_options options = TFCKPT_RESTORE_OPTIONS_INIT;
+    unsigned char *bytes = (unsigned char *)allocate(SIZE);
+    tfckpt_context *context = NULL;
+    tfckpt_error *error = NULL;
+    uint64_t made;
+
+    with.max_host_bytes = 12 << 20;
+    with.num_threads = 1; /* as many buffers are wanted each time: three, of which two are left behind */
+    CHECK_OK(tfckpt_context_new(&with, &context, &error), error);
+    options.context = context;
+    for (int round = 0; round < 3; round++) {
+        gpu_set(address, POISON, SIZE);
+        gpu_set(other, POISON, SIZE);
+        CHECK(fake.hold_stream(stream, 1) == 0);
+        options.stream_ordered = 1;
+        CHECK_OK(tfckpt_restore(prefix, on_stream(stream, 0), 1, &options, NULL, &error), error);
+        options.stream_ordered = 0;
+        made = fake.calls("cuMemHostAlloc");
+        for (int again = 0; again < 2; again++) {
+            on_stream(stream, TFCKPT_TENSOR_UNORDERED);
+            model.tensors[0].data = (void *)(uintptr_t)other;
+            CHECK_OK(tfckpt_restore(prefix, model.tensors, 1, &options, NULL, &error), error);
+            CHECK(fake.peek(other, bytes, SIZE) == 0 && memcmp(bytes, model.members[0].bytes, SIZE) == 0);
+        }
+        CHECK(round == 0 || fake.calls("cuMemHostAlloc") == made); /* by now there are enough */
+        CHECK(fake.peek(address, bytes, SIZE) == 0 && bytes[0] == POISON && bytes[SIZE - 1] == POISON);
+        CHECK(fake.hold_stream(stream, 0) == 0);
+        CU(gpu.cuStreamSynchronize(stream));
+        CHECK(model_is_complete(&model));
+    }
+    tfckpt_context_free(context);
+    CU(gpu.cuMemFree(other));
+    free(bytes);
+}
+
 /* ---- Streams that cannot be used ---- */
 
 static void refuse_streams(const char *prefix)
@@ -259,9 +338,12 @@ int main(int argc, char **argv)
         restore_after_pending_work(prefix, streams[i]);
         save_after_pending_work(other, streams[i]);
         return_before_the_copies(prefix, streams[i]);
+        return_before_a_savers_copies(prefix, streams[i]);
     }
-    if (needs_the_fake("a stream that stands still"))
+    if (needs_the_fake("a stream that stands still")) {
         hold_the_stream(prefix, streams[3]);
+        do_not_wait_for_others(prefix, streams[3]);
+    }
     refuse_streams(prefix);
     CU(gpu.cuStreamDestroy(streams[3]));
     model_free(&model);

@@ -125,6 +125,73 @@ static void wait_beside_a_device_that_stands(const char *prefix)
     gpu_use(0);
 }
 
+/* Waits for a while until the device memory of a tensor holds what belongs there. */
+static int arrives(const struct member *member)
+{
+    unsigned char *got = (unsigned char *)allocate(member->size);
+    int holds = 0;
+
+    for (int i = 0; i < 5000 && !holds; i++) {
+        CHECK(fake.peek(member->address, got, member->size) == 0);
+        holds = memcmp(got, member->bytes, member->size) == 0;
+        if (!holds)
+            sleep_ms(2);
+    }
+    free(got);
+    return holds;
+}
+
+/* Each device has a data file, and the first one's copies stand still: what goes to the second arrives all the same. */
+static void serve_one_while_the_other_stands_still(const char *prefix)
+{
+    enum { NUM = 8 };
+    static struct model layers; /* 24 MB for each device, of which only a part fits the page-locked buffers */
+    tfckpt_restore_options options = TFCKPT_RESTORE_OPTIONS_INIT;
+    tfckpt_context_options resources = TFCKPT_CONTEXT_OPTIONS_INIT;
+    tfckpt_save_options save = TFCKPT_SAVE_OPTIONS_INIT;
+    tfckpt_context *context = NULL;
+    tfckpt_job *job = NULL;
+    tfckpt_error *error = NULL;
+    gpu_stream stream;
+
+    if (!needs_the_fake("a stream that stands still"))
+        return;
+    memset(&layers, 0, sizeof layers);
+    for (int i = 0; i < 2 * NUM; i++) {
+        char key[32];
+
+        snprintf(key, sizeof key, "layer_%02d/kernel", i);
+        model_add(&layers, key, TFCKPT_DTYPE_FLOAT, 1000, 750, i / NUM);
+    }
+    model_put(&layers, 0);
+    save.shard_by_device = 1;
+    save.no_sync = 1;
+    CHECK_OK(tfckpt_save(prefix, model_in_place(&layers), layers.num, &save, NULL, &error), error);
+    model_put(&layers, 1);
+
+    CU(gpu.cuStreamCreate(&stream, 1));
+    CU(gpu.cuMemsetD8Async(layers.members[0].address, POISON, 1, stream));
+    CHECK(fake.hold_stream(stream, 1) == 0);
+    resources.max_host_bytes = 12 << 20;
+    resources.num_threads = 3;
+    CHECK_OK(tfckpt_context_new(&resources, &context, &error), error);
+    options.context = context;
+    model_in_place(&layers);
+    layers.tensors[0].stream = stream; /* what the copies of device 0 come after */
+    CHECK_OK(tfckpt_restore_async(prefix, layers.tensors, layers.num, &options, &job, &error), error);
+    for (int i = NUM; i < 2 * NUM; i++)
+        CHECK(arrives(&layers.members[i]));
+    CHECK(tfckpt_job_wait(job, 0, NULL) == TFCKPT_DEADLINE_EXCEEDED);
+    CHECK(model_holds(&layers, 0, 1));
+    CHECK(fake.hold_stream(stream, 0) == 0);
+    CHECK_OK(tfckpt_job_wait(job, FOREVER, &error), error);
+    CHECK(model_is_complete(&layers));
+    tfckpt_job_free(job);
+    CU(gpu.cuStreamDestroy(stream));
+    tfckpt_context_free(context);
+    model_free(&layers);
+}
+
 int main(int argc, char **argv)
 {
     char dir[PATH_SIZE], prefix[PATH_SIZE], parts[PATH_SIZE];
@@ -142,6 +209,7 @@ int main(int argc, char **argv)
     mix(prefix);
     wait_beside_a_device_that_stands(prefix);
     model_free(&model);
+    serve_one_while_the_other_stands_still(parts);
     CHECK(gpu_nothing_left(before));
     CHECK(gpu_stats().cross_device_copies == 0);
     remove_scratch_folder(dir);

@@ -239,10 +239,11 @@ fn a_save_that_copies_first_writes_the_same_files_whatever_fits_the_budget() {
                     })
                     .unwrap(),
                 );
-                for _ in 0..2 {
+                // Twice all of them, and once those of the host, which these are.
+                for snapshot in [Snapshot::Copied, Snapshot::Copied, Snapshot::OnDevice] {
                     let job = JobOptions::new(context.clone());
                     let tensors = of_many_sizes();
-                    let job = save_async(&prefix, tensors, &options, Snapshot::Copied, job);
+                    let job = save_async(&prefix, tensors, &options, snapshot, job);
                     let job = job.unwrap();
                     job.wait(None).unwrap().unwrap();
                     let stats = job.stats().unwrap();
