@@ -55,7 +55,7 @@ demo-tools:
 
 ##@ Test
 .PHONY: test
-test: tools lint test-rust build test-abi test-c test-fake-cuda test-cuda test-interop test-gpu-tools ## run every check; what CI runs
+test: tools lint test-rust build test-abi test-c test-fake-cuda test-cuda test-cuda-asan test-interop test-gpu-tools ## run every check; what CI runs
 	@echo
 	@echo "All checks passed."
 
@@ -93,8 +93,12 @@ test-fake-cuda: ## the fake CUDA driver's own tests; leaves it in build/fake_cud
 test-cuda: build ## transfers from and to GPUs, on a fake driver
 	tests/cuda/run.sh include "$(RELEASE)" build/cuda
 
+.PHONY: test-cuda-asan
+test-cuda-asan: ## the same programs once, they and the library under AddressSanitizer
+	scripts/sanitize.sh build/sanitize cuda
+
 .PHONY: test-cuda-real
-test-cuda-real: build ## the same programs on the machine's own driver and GPUs
+test-cuda-real: build ## those programs on the machine's own driver and GPUs
 	tests/cuda/run.sh include "$(RELEASE)" build/cuda-real real
 
 .PHONY: test-interop
@@ -108,7 +112,7 @@ test-gpu-tools: build ## what runs on a machine with a GPU, on the fake driver a
 	tests/fake_cuda/build.sh build/fake_cuda
 	TFCKPT_TEST_GPU=fake GPU_STEPS="interop bench" PYTHON="$(CURDIR)/build/venv/bin/python" LIB_DIR="$(RELEASE)" \
 	    FAKE_DIR=build/fake_cuda tests/gpu/run.sh build/gpu
-	build/venv/bin/python benches/gpu/render.py build/gpu/bench.json >build/gpu/bench.md
+	build/venv/bin/python -S benches/gpu/render.py build/gpu/bench.json >build/gpu/bench.md
 
 ##@ On a machine with a GPU
 .PHONY: gpu-bundle
